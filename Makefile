@@ -1,0 +1,51 @@
+# `make` alone lists the verbs. The virtual environment is made on first use.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check serve protos bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info[:2] >= (3, 11)' \
+	  || { echo 'Fovea needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --progress-bar off -q -r requirements.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+install: $(READY)  ## make .venv with the `fovea` command
+
+demo: $(READY)  ## the main job: train LeNet-5, export it, serve it, classify 450 digits over gRPC
+	$(BIN)/python demo.py
+
+test: check  ## all checks and tests (under 6 minutes cold, 3 warm)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: check  ## also what is slow: the demo, NVIDIA's perf_analyzer
+	$(BIN)/python -m pytest -q
+
+check: $(READY)  ## the static part: format, lint, types, import contracts, generated code
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m protos.generate --check
+
+serve: $(READY)  ## serve ./models on 127.0.0.1:8001
+	$(BIN)/fovea serve --repository models
+
+protos: $(READY)  ## regenerate the protobuf modules
+	$(BIN)/python -m protos.generate
+
+bench: $(READY)  ## measure the server beside its limits
+	$(BIN)/python -m tests.bench.served
+
+clean:  ## remove everything that the other verbs made
+	rm -rf $(VENV) build models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
