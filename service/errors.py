@@ -1,0 +1,171 @@
+"""Every error that Fovea explains to somebody, as one tree.
+
+Path: raised anywhere → **errors** → wire.status turns it into a gRPC status.
+
+    FoveaError
+    ├── StartupError            the server or a command does not start; said on stderr, exit status 1
+    │   ├── SettingsError
+    │   ├── PortTaken
+    │   ├── ProviderUnavailable
+    │   ├── RepositoryError     the repository as a whole
+    │   └── ModelLoadError      one model
+    ├── BadRequest              the caller must change the request
+    │   ├── BadTensor
+    │   └── BadImage
+    ├── MessageTooLarge
+    ├── ModelNotFound
+    ├── QueueFull               come back later
+    ├── DeadlineExceeded
+    ├── NotServing              starting or draining
+    └── RunFailed               the model's run failed; details are in the log
+
+Messages say what was wrong, what was expected, and what to do. Facts stay as attributes.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the nearest known name, or ""."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+class FoveaError(Exception):
+    """Base of everything that is explained to a person."""
+
+
+class StartupError(FoveaError):
+    """A server or command that does not start."""
+
+
+class SettingsError(StartupError):
+    """A setting that is unknown or has a value that it cannot have."""
+
+
+class PortTaken(StartupError):
+    """Another process listens on the port."""
+
+    def __init__(self, address: str, flag: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: the port is taken or not allowed; stop the other process or choose another with {flag}"
+        )
+        self.address = address
+
+
+class ProviderUnavailable(StartupError):
+    """The execution provider that was asked for cannot run here."""
+
+    def __init__(self, device: str, missing: str) -> None:
+        super().__init__(
+            f"--device {device} was asked for, but {missing}; "
+            "install what is missing, or run with --device cpu or --device auto"
+        )
+        self.device = device
+        self.missing = missing
+
+
+class RepositoryError(StartupError):
+    """The model repository cannot be read, or holds nothing to serve."""
+
+
+class ModelLoadError(StartupError):
+    """One model of the repository cannot be served."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"model {model!r} cannot be served: {reason}")
+        self.model = model
+        self.reason = reason
+
+
+class BadRequest(FoveaError):
+    """A request that cannot be answered as it is."""
+
+
+class BadTensor(BadRequest):
+    """A tensor of a request does not fit the model."""
+
+    def __init__(self, model: str, tensor: str, got: str, wanted: str) -> None:
+        super().__init__(f"input {tensor!r} of model {model!r}: got {got}; expected {wanted}")
+        self.model = model
+        self.tensor = tensor
+        self.got = got
+        self.wanted = wanted
+
+
+class BadImage(BadRequest):
+    """An encoded image cannot be decoded, or is too large."""
+
+    def __init__(self, index: int, reason: str, remedy: str) -> None:
+        super().__init__(f"image {index}: {reason}; {remedy}")
+        self.index = index
+        self.reason = reason
+
+
+class MessageTooLarge(FoveaError):
+    """A request message over the limit."""
+
+    def __init__(self, got_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the message has {got_bytes} bytes; the limit is {limit_bytes}; send fewer images per message, "
+            "send encoded files instead of pixels, or raise --message-bytes-max on the server"
+        )
+        self.got_bytes = got_bytes
+        self.limit_bytes = limit_bytes
+
+
+class ModelNotFound(FoveaError):
+    """No such model, or no such version of it."""
+
+    def __init__(self, model: str, version: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        what = f"model {model!r}" + (f" version {version!r}" if version else "")
+        super().__init__(
+            f"{what} is not served here{nearest(model, names)}; served: {', '.join(names) or 'nothing'}"
+        )
+        self.model = model
+        self.version = version
+
+
+class QueueFull(FoveaError):
+    """Too many samples wait already."""
+
+    def __init__(self, model: str, waiting: int, limit: int) -> None:
+        super().__init__(
+            f"the queue of model {model!r} is full: {waiting} of {limit} samples wait; "
+            "send less at once, retry after a pause, or raise --queue-samples-max on the server"
+        )
+        self.model = model
+        self.waiting = waiting
+        self.limit = limit
+
+
+class DeadlineExceeded(FoveaError):
+    """The caller's deadline passed while the request waited."""
+
+    def __init__(self, model: str, waited_s: float) -> None:
+        super().__init__(
+            f"the deadline passed after {waited_s * 1e3:.1f} ms in the queue of model {model!r}, before a run could start; "
+            "allow more time or send less at once"
+        )
+        self.model = model
+        self.waited_s = waited_s
+
+
+class NotServing(FoveaError):
+    """The server is starting or draining."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the server is {state}; retry, on another address if there is one")
+        self.state = state
+
+
+class RunFailed(FoveaError):
+    """The model's run failed. The cause is logged, not told."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"the run of model {model!r} failed; the server's log has the cause; other requests are not affected"
+        )
+        self.model = model

@@ -1,0 +1,4 @@
+"""ONNX Runtime and the devices under it.
+
+Path: batching → **runtime** → wire.
+"""

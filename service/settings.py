@@ -1,0 +1,174 @@
+"""One frozen Settings object: flags, `FOVEA_*` environment, TOML file, defaults, in this order.
+
+Path: cli → **settings** → server, which hands plain values to everything below it.
+
+Field = type, default, unit, and how to choose it. The command line's flags are made from these
+fields, so name, help and default stand in one place. Unknown names are errors that name the nearest.
+"""
+
+import os
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+import pydantic_settings
+
+from service import errors
+
+ENV_PREFIX = "FOVEA_"
+CONFIG_VARIABLE = "FOVEA_CONFIG"
+
+
+class Settings(pydantic_settings.BaseSettings):
+    """What `fovea serve` can be told. Build it with `load`."""
+
+    model_config = pydantic_settings.SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    repository: pathlib.Path = pydantic.Field(
+        pathlib.Path("models"), description="Folder of models, in Triton's layout. Read only."
+    )
+    host: str = pydantic.Field(
+        "127.0.0.1",
+        description="Address to listen on. The server has no authentication yet: 0.0.0.0 only behind a network you trust.",
+    )
+    grpc_port: int = pydantic.Field(
+        8001, ge=0, le=65535, description="gRPC port; 0 takes a free one and logs it."
+    )
+    metrics_port: int = pydantic.Field(
+        8002,
+        ge=0,
+        le=65535,
+        description="HTTP port of /metrics and /v2/health/*; 0 takes a free one and logs it.",
+    )
+    device: Literal["auto", "cuda", "cpu"] = pydantic.Field(
+        "auto",
+        description="cuda: refuse to start without CUDA. auto: CUDA if it works, else CPU, and say so.",
+    )
+    threads: int = pydantic.Field(
+        0,
+        ge=0,
+        description="Threads of one model run on the CPU; 0: the cores that affinity and cgroup quota allow.",
+    )
+    decode_threads: int = pydantic.Field(
+        0, ge=0, description="Threads that decode images; 0: as many as cores."
+    )
+    queue_samples_max: int = pydantic.Field(
+        1024,
+        ge=1,
+        description="Samples that may wait per model, decoding included; more are refused. "
+        "Choose the samples that the device runs in the longest wait worth having.",
+    )
+    stream_messages_max: int = pydantic.Field(
+        256, ge=1, description="Unanswered messages per stream; reading stops there until answers are taken."
+    )
+    message_bytes_max: int = pydantic.Field(
+        64 * 2**20,
+        ge=1024,
+        description="Bytes of one request message. A batch of 32 float32 224x224 images has 19 MB.",
+    )
+    image_bytes_max: int = pydantic.Field(32 * 2**20, ge=1, description="Bytes of one encoded image.")
+    image_pixels_max: int = pydantic.Field(
+        64 * 10**6,
+        ge=1,
+        description="Pixels (width x height) of one encoded image, checked before it is decoded.",
+    )
+    drain_delay_s: float = pydantic.Field(
+        0.0,
+        ge=0,
+        description="Seconds to go on taking work after SIGTERM while readiness already says no: "
+        "as long as load balancers need to notice.",
+    )
+    drain_grace_s: float = pydantic.Field(
+        20.0, ge=0, description="Seconds that accepted work may take to finish after that."
+    )
+    log_format: Literal["console", "json"] = pydantic.Field(
+        "console", description="console for people, json for collectors."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
+        "info", description="Least severe level logged."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[pydantic_settings.BaseSettings],
+        init_settings: pydantic_settings.PydanticBaseSettingsSource,
+        env_settings: pydantic_settings.PydanticBaseSettingsSource,
+        dotenv_settings: pydantic_settings.PydanticBaseSettingsSource,
+        file_secret_settings: pydantic_settings.PydanticBaseSettingsSource,
+    ) -> tuple[pydantic_settings.PydanticBaseSettingsSource, ...]:
+        """Only what `load` gives: it has merged the sources, so that their names could be checked."""
+        return (init_settings,)
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Merge the sources: flags over environment over file over defaults.
+
+    Args:
+        flags: field name → value, for the flags given; `config` names a TOML file.
+        environment: the process environment (default: os.environ).
+
+    Raises:
+        SettingsError: an unknown name (with the nearest known one) or a value out of range.
+    """
+    environment = os.environ if environment is None else environment
+    flags = dict(flags)
+    config_path = flags.pop("config", None) or environment.get(CONFIG_VARIABLE)
+    from_file = _read_file(pathlib.Path(config_path)) if config_path else {}
+    from_environment = _read_environment(environment)
+    merged = {**from_file, **from_environment, **flags}
+    try:
+        return Settings(**merged)
+    except pydantic.ValidationError as error:
+        raise errors.SettingsError(_explain(error, flags, from_environment)) from error
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    known = {ENV_PREFIX + name.upper(): name for name in Settings.model_fields}
+    values: dict[str, str] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        if variable not in known:
+            raise errors.SettingsError(
+                f"environment variable {variable} is not a setting{errors.nearest(variable, known)}; unset or correct it"
+            )
+        values[known[variable]] = value
+    return values
+
+
+def _read_file(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise errors.SettingsError(f"settings file {path} cannot be read: {error}") from error
+    for name in values:
+        if name not in Settings.model_fields:
+            raise errors.SettingsError(
+                f"{name!r} in {path} is not a setting{errors.nearest(name, Settings.model_fields)}; remove or correct it"
+            )
+    return values
+
+
+def _explain(
+    error: pydantic.ValidationError, flags: Mapping[str, Any], environment: Mapping[str, Any]
+) -> str:
+    sentences = []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        source = (
+            flag_name(name)
+            if name in flags
+            else ENV_PREFIX + name.upper()
+            if name in environment
+            else f"{name} in the file"
+        )
+        sentences.append(f"{source} is {problem['input']!r}: {problem['msg']}")
+    return "; ".join(sentences)
+
+
+def flag_name(field: str) -> str:
+    """Return the command-line flag of a field: "grpc_port" → "--grpc-port"."""
+    return "--" + field.replace("_", "-")
