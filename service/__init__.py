@@ -7,4 +7,4 @@ A request's way, and where each step lives:
 
 `wire` is all that knows gRPC; `images` owns the codecs; `engine` is the one door to the models;
 `models` reads the repository; `batching` decides who runs together; `runtime` owns ONNX Runtime.
-"""  # noqa: E501 - the drawing is one line
+"""

@@ -121,9 +121,7 @@ class ModelNotFound(FoveaError):
     def __init__(self, model: str, version: str, known: Iterable[str]) -> None:
         names = sorted(known)
         what = f"model {model!r}" + (f" version {version!r}" if version else "")
-        super().__init__(
-            f"{what} is not served here{nearest(model, names)}; served: {', '.join(names) or 'nothing'}"
-        )
+        super().__init__(f"{what} is not served here{nearest(model, names)}; served: {', '.join(names) or 'nothing'}")
         self.model = model
         self.version = version
 

@@ -84,9 +84,7 @@ class Metrics:
         )
         self.queue = seconds("fovea_queue_duration_seconds", "Waiting for a batch to start.")
         self.run = seconds("fovea_run_duration_seconds", "One run of the model.")
-        self.total = seconds(
-            "fovea_request_duration_seconds", "A request from parsed message to finished reply."
-        )
+        self.total = seconds("fovea_request_duration_seconds", "A request from parsed message to finished reply.")
         self.batch_size = prometheus_client.Histogram(
             "fovea_batch_size", "Samples in one run.", by_model, buckets=_SAMPLES, registry=self.registry
         )

@@ -33,9 +33,7 @@ class Settings(pydantic_settings.BaseSettings):
         "127.0.0.1",
         description="Address to listen on. The server has no authentication yet: 0.0.0.0 only behind a network you trust.",
     )
-    grpc_port: int = pydantic.Field(
-        8001, ge=0, le=65535, description="gRPC port; 0 takes a free one and logs it."
-    )
+    grpc_port: int = pydantic.Field(8001, ge=0, le=65535, description="gRPC port; 0 takes a free one and logs it.")
     metrics_port: int = pydantic.Field(
         8002,
         ge=0,
@@ -51,9 +49,7 @@ class Settings(pydantic_settings.BaseSettings):
         ge=0,
         description="Threads of one model run on the CPU; 0: the cores that affinity and cgroup quota allow.",
     )
-    decode_threads: int = pydantic.Field(
-        0, ge=0, description="Threads that decode images; 0: as many as cores."
-    )
+    decode_threads: int = pydantic.Field(0, ge=0, description="Threads that decode images; 0: as many as cores.")
     queue_samples_max: int = pydantic.Field(
         1024,
         ge=1,
@@ -152,9 +148,7 @@ def _read_file(path: pathlib.Path) -> dict[str, Any]:
     return values
 
 
-def _explain(
-    error: pydantic.ValidationError, flags: Mapping[str, Any], environment: Mapping[str, Any]
-) -> str:
+def _explain(error: pydantic.ValidationError, flags: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     sentences = []
     for problem in error.errors():
         name = str(problem["loc"][0])

@@ -91,9 +91,7 @@ class Place:
         self._batcher = batcher
         self._samples = samples
 
-    async def submit(
-        self, inputs: slots.Tensors, outputs: frozenset[str], deadline_s: float = math.inf
-    ) -> Answer:
+    async def submit(self, inputs: slots.Tensors, outputs: frozenset[str], deadline_s: float = math.inf) -> Answer:
         """Wait for a batch, and return this request's rows of it.
 
         Args:
@@ -170,9 +168,7 @@ class Batcher:
         shape_key = tuple(tensor.shape[1:] for tensor in inputs.values())
         now_s = self._clock.time()
         number = next(self._numbers)
-        entry = _Entry(
-            inputs, outputs, samples, shape_key, now_s, deadline_s, number, place, loop.create_future()
-        )
+        entry = _Entry(inputs, outputs, samples, shape_key, now_s, deadline_s, number, place, loop.create_future())
         self._queue[number] = entry
         expiry = None
         if deadline_s != math.inf:
@@ -205,9 +201,7 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
         while self._free and self._queue:
-            plan = planner.plan(
-                self._queue.values(), self._clock.time(), self._policy, is_closing=self._is_closing
-            )
+            plan = planner.plan(self._queue.values(), self._clock.time(), self._policy, is_closing=self._is_closing)
             for waiting in plan.expired:
                 self._expire(waiting)
             if not plan.batch:

@@ -98,7 +98,5 @@ def _joins(waiting: Waiting, oldest: Waiting, room: int, policy: Policy) -> bool
 def _leaves_s(batch: Sequence[Waiting], policy: Policy) -> float:
     """When a batch that is not full leaves: after the delay; at once if a deadline falls into it."""
     arrived_s = batch[0].arrived_s
-    may_wait = policy.merges_requests and all(
-        waiting.deadline_s > arrived_s + policy.delay_s for waiting in batch
-    )
+    may_wait = policy.merges_requests and all(waiting.deadline_s > arrived_s + policy.delay_s for waiting in batch)
     return arrived_s + policy.delay_s if may_wait else arrived_s

@@ -64,12 +64,8 @@ def image_spec(message: manifest_pb2.ImageSpec) -> ImageSpec:
         if not getattr(message, field):
             raise ValueError(f"the manifest's image spec has no {field}")
     shorter_side = message.resize_px if message.resize == manifest_pb2.RESIZE_SHORTER_SIDE else 0
-    if message.resize == manifest_pb2.RESIZE_SHORTER_SIDE and shorter_side < max(
-        message.height, message.width
-    ):
-        raise ValueError(
-            f"resize_px {shorter_side} is smaller than the crop {message.width}x{message.height}"
-        )
+    if message.resize == manifest_pb2.RESIZE_SHORTER_SIDE and shorter_side < max(message.height, message.width):
+        raise ValueError(f"resize_px {shorter_side} is smaller than the crop {message.width}x{message.height}")
     if not message.antialias:
         raise ValueError("resizing without antialias is not supported; set antialias: true")
     return ImageSpec(
@@ -103,9 +99,7 @@ def decode_into(row_hwc: NDArray[np.uint8], file: bytes, index: int, spec: Image
         raise errors.BadImage(
             index, f"the {image.format} data is damaged ({error})", "send the file as it was written, whole"
         ) from error
-    row_hwc[...] = (
-        pixels.reshape(spec.row_shape)[..., ::-1] if spec.is_bgr else pixels.reshape(spec.row_shape)
-    )
+    row_hwc[...] = pixels.reshape(spec.row_shape)[..., ::-1] if spec.is_bgr else pixels.reshape(spec.row_shape)
 
 
 def _open(file: bytes, index: int, limits: Limits) -> Image.Image:

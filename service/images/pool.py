@@ -85,9 +85,7 @@ class DecodePool:
             self._executor.submit(self._work, pending[first :: self._threads], loop)
 
     def _work(self, share: list[tuple[_Job, int]], loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_soon_threadsafe(
-            self._deliver, [(job, self._decode_one(job, index)) for job, index in share]
-        )
+        loop.call_soon_threadsafe(self._deliver, [(job, self._decode_one(job, index)) for job, index in share])
 
     def _decode_one(self, job: _Job, index: int) -> Exception | None:
         if job.done.done():  # failed or cancelled meanwhile

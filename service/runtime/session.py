@@ -68,9 +68,7 @@ class Session:
         names = list(outputs)
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
-    async def run_batch(
-        self, requests: Sequence[slots.Tensors], wanted: frozenset[str]
-    ) -> batcher.BatchResult:
+    async def run_batch(self, requests: Sequence[slots.Tensors], wanted: frozenset[str]) -> batcher.BatchResult:
         """Run requests together on the session's thread. A `batcher.RunBatch`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._gather_and_run, requests, wanted)
@@ -79,9 +77,7 @@ class Session:
         """Wait for the thread to end."""
         self._executor.shutdown()
 
-    def _gather_and_run(
-        self, requests: Sequence[slots.Tensors], wanted: frozenset[str]
-    ) -> batcher.BatchResult:
+    def _gather_and_run(self, requests: Sequence[slots.Tensors], wanted: frozenset[str]) -> batcher.BatchResult:
         started_s = time.perf_counter()
         inputs = self._slot.gather(requests)
         gathered_s = time.perf_counter()
@@ -105,9 +101,7 @@ def _load(model: str, path: pathlib.Path, options: Options) -> onnxruntime.Infer
     session.disable_fallback()
     taken = session.get_providers()[0]
     if taken != chosen.name:
-        raise errors.ModelLoadError(
-            model, f"ONNX Runtime took {taken} instead of {chosen.name}; its log says why"
-        )
+        raise errors.ModelLoadError(model, f"ONNX Runtime took {taken} instead of {chosen.name}; its log says why")
     return session
 
 

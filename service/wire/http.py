@@ -1,0 +1,91 @@
+"""The HTTP port: /metrics for Prometheus, /v2/health/live and /v2/health/ready for probes.
+
+Path: Prometheus, kubelet → **http**. A thread of its own; liveness goes through the event loop, so a
+stuck loop is seen.
+"""
+
+import asyncio
+import http.server
+import socket
+import threading
+from collections.abc import Callable
+
+import prometheus_client
+
+from service import engine, errors, metrics
+
+LOOP_ANSWERS_WITHIN_S = 5.0
+
+
+class HttpPort:
+    """Serves the three paths from `start` to `close`."""
+
+    def __init__(self, served: engine.Engine, numbers: metrics.Metrics, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = served
+        self._metrics = numbers
+        self._loop = loop
+        self._server: http.server.ThreadingHTTPServer | None = None
+        self._paths: dict[str, Callable[[], tuple[int, str, bytes]]] = {
+            "/metrics": lambda: (200, prometheus_client.CONTENT_TYPE_LATEST, self._metrics.exposition()),
+            "/v2/health/live": lambda: _health(self._is_live()),
+            "/v2/health/ready": lambda: _health(self._engine.is_ready),
+        }
+
+    def start(self, host: str, port: int) -> int:
+        """Listen, and return the port.
+
+        Raises:
+            PortTaken: somebody else listens there.
+        """
+        try:
+            self._server = _server_class(host)((host, port), self._handler())
+        except OSError as error:
+            raise errors.PortTaken(f"{host}:{port}", "--metrics-port") from error
+        threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _is_live(self) -> bool:
+        turned = threading.Event()
+        self._loop.call_soon_threadsafe(turned.set)
+        return turned.wait(LOOP_ANSWERS_WITHIN_S)
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        paths = self._paths
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            """Answers GET."""
+
+            timeout = 10  # seconds for a slow or silent client
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                not_found = (404, "text/plain", f"no such path; known: {', '.join(paths)}\n".encode())
+                code, content_type, body = paths[path]() if path in paths else not_found
+                self.send_response(code)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Scrapes and probes are not news."""
+
+        return Handler
+
+
+def _health(is_well: bool) -> tuple[int, str, bytes]:
+    return (200, "text/plain", b"ok\n") if is_well else (503, "text/plain", b"no\n")
+
+
+def _server_class(host: str) -> type[http.server.ThreadingHTTPServer]:
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads = True
+
+    return Server

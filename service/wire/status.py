@@ -1,0 +1,47 @@
+"""The one table from errors to gRPC status codes, and what unexpected errors look like outside.
+
+Path: any error → **status** → client.
+"""
+
+import logging
+import secrets
+
+import grpc
+
+from service import errors
+
+log = logging.getLogger(__name__)
+
+CODES: dict[type[errors.FoveaError], grpc.StatusCode] = {
+    errors.FoveaError: grpc.StatusCode.UNKNOWN,
+    errors.StartupError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.NotServing: grpc.StatusCode.UNAVAILABLE,
+    errors.RunFailed: grpc.StatusCode.INTERNAL,
+}
+
+
+def code(error: errors.FoveaError) -> grpc.StatusCode:
+    """Return the status code of an error: its own, or its nearest base's."""
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+
+
+def explain(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Return what the caller is told; what they are not told goes into the log.
+
+    Expected errors explain themselves. Of anything else the caller gets a number to report.
+    """
+    if isinstance(error, errors.FoveaError):
+        if isinstance(error, errors.RunFailed):
+            log.error("%s", error, exc_info=error.__cause__)
+        return code(error), str(error)
+    number = secrets.token_hex(4)
+    log.error("internal error %s", number, exc_info=error)
+    return (
+        grpc.StatusCode.INTERNAL,
+        f"internal error {number}; the server's log has the cause under this number",
+    )
