@@ -3,7 +3,7 @@
 Path: pyproject.toml → **dependencies** → pip in the Dockerfile. Standard library only: it runs before anything is
 installed.
 
-ONNX Runtime is one import name in two distributions, and pyproject.toml names the one with CUDA, whose wheel is 16
+ONNX Runtime is one import name in two distributions, and pyproject.toml names the one with CUDA, whose wheel is ten
 times larger and which expects CUDA from elsewhere. So here:
 
 1. cpu: plain onnxruntime, at the version that requirements.txt pins for onnxruntime-gpu.
