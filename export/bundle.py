@@ -12,10 +12,12 @@ import json
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf import json_format, text_format
+from numpy.typing import NDArray
 
 from export import errors, verify, zoo
 from protos import manifest_pb2, model_config_pb2
@@ -97,8 +99,9 @@ def _write_version(
     text = json.dumps(json_format.MessageToDict(manifest), sort_keys=True, separators=(",", ":"))
     described.metadata_props.add(key=MANIFEST_KEY, value=text)
     (folder / "model.onnx").write_bytes(described.SerializeToString(deterministic=True))
-    goldens = {f"output.{name}": rows for name, rows in report.golden_outputs.items()}
-    np.savez(evidence / "golden.npz", **{f"input.{manifest.image.input}": report.golden_images_nhwc}, **goldens)
+    goldens: dict[str, NDArray[Any]] = {f"output.{name}": rows for name, rows in report.golden_outputs.items()}
+    goldens |= {f"input.{manifest.image.input}": report.golden_images_nhwc}
+    np.savez(evidence / "golden.npz", allow_pickle=False, **goldens)
     figures = {
         "gate": verify.GATE,
         "operators": report.operators,

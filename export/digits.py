@@ -24,7 +24,7 @@ Progress = Callable[[int, int, float], None]
 """Called after each epoch with its number from 1, how many there are, and the mean loss."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that decides the weights, on one kind of machine."""
 
@@ -79,11 +79,12 @@ def train(recipe: Recipe, progress: Progress = lambda epoch, epochs, loss: None)
     )
     for epoch in range(1, recipe.epochs + 1):
         losses = []
-        for chosen in torch.randperm(len(labels)).split(recipe.batch):
+        order = torch.randperm(len(labels))
+        for chosen in torch.split(order, recipe.batch):
             logits = network(_augmented(images_nchw[chosen], recipe))
             loss = F.cross_entropy(logits, labels[chosen])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation here
             optimizer.step()
             schedule.step()
             losses.append(loss.item())

@@ -18,6 +18,8 @@ from export import zoo
 class ServingModule(nn.Module):
     """Images (N, H, W, C) uint8 to logits and probabilities, both (N, classes) float32."""
 
+    offset: torch.Tensor
+
     def __init__(self, network: nn.Module, architecture: zoo.Architecture) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)

@@ -49,7 +49,8 @@ class PortTaken(StartupError):
 
     def __init__(self, address: str, flag: str) -> None:
         super().__init__(
-            f"cannot listen on {address}: the port is taken or not allowed; stop the other process or choose another with {flag}"
+            f"cannot listen on {address}: "
+            f"the port is taken or not allowed; stop the other process or choose another with {flag}"
         )
         self.address = address
 
@@ -144,7 +145,8 @@ class DeadlineExceeded(FoveaError):
 
     def __init__(self, model: str, waited_s: float) -> None:
         super().__init__(
-            f"the deadline passed after {waited_s * 1e3:.1f} ms in the queue of model {model!r}, before a run could start; "
+            f"the deadline passed after {waited_s * 1e3:.1f} ms "
+            f"in the queue of model {model!r}, before a run could start; "
             "allow more time or send less at once"
         )
         self.model = model

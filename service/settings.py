@@ -31,7 +31,7 @@ class Settings(pydantic_settings.BaseSettings):
     )
     host: str = pydantic.Field(
         "127.0.0.1",
-        description="Address to listen on. The server has no authentication yet: 0.0.0.0 only behind a network you trust.",
+        description="Address to listen on. There is no authentication yet: 0.0.0.0 only in a network you trust.",
     )
     grpc_port: int = pydantic.Field(8001, ge=0, le=65535, description="gRPC port; 0 takes a free one and logs it.")
     metrics_port: int = pydantic.Field(
@@ -129,7 +129,8 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
             continue
         if variable not in known:
             raise errors.SettingsError(
-                f"environment variable {variable} is not a setting{errors.nearest(variable, known)}; unset or correct it"
+                f"environment variable {variable} is not a setting{errors.nearest(variable, known)}; "
+                "unset or correct it"
             )
         values[known[variable]] = value
     return values
@@ -143,7 +144,8 @@ def _read_file(path: pathlib.Path) -> dict[str, Any]:
     for name in values:
         if name not in Settings.model_fields:
             raise errors.SettingsError(
-                f"{name!r} in {path} is not a setting{errors.nearest(name, Settings.model_fields)}; remove or correct it"
+                f"{name!r} in {path} is not a setting{errors.nearest(name, Settings.model_fields)}; "
+                "remove or correct it"
             )
     return values
 

@@ -83,10 +83,9 @@ class Describe:
         self, request: inference_pb2.ModelStatisticsRequest, context: Context
     ) -> inference_pb2.ModelStatisticsResponse:
         """Counts of one model, or of all for an empty name."""
+        models = self._engine.models()
         if request.name:
             models = [await self._model(request.name, request.version, context)]
-        else:
-            models = self._engine.models()
         return inference_pb2.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
 
     async def _model(self, name: str, version: str, context: Context) -> lifecycle.ServedModel:

@@ -74,6 +74,10 @@ def test_health_check_is_a_program_for_the_metrics_port(
     assert image_environment["FOVEA_GRPC_PORT"] in served["EXPOSE"][-1].split()
 
 
+def test_runtime_sends_no_telemetry(image_environment: dict[str, str]) -> None:
+    assert image_environment["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 def test_labels_are_the_standard_ones(served: dict[str, list[str]]) -> None:
     labels = re.findall(r'org\.opencontainers\.image\.([\w.]+)="', " ".join(served["LABEL"]))
     assert {"title", "description", "licenses", "version", "revision"} <= set(labels)
