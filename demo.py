@@ -77,7 +77,7 @@ def main() -> int:
         console.print(f"[red]demo failed:[/red] {error}")
         return 1
     console.print(f"\nThe demo took {time.perf_counter() - started_s:.0f} s. To go on by hand:\n")
-    console.print("  [bold].venv/bin/fovea serve --repository models[/bold]              ")
+    console.print("  [bold].venv/bin/fovea serve --repository models[/bold]")
     console.print(f"  [bold].venv/bin/fovea classify --model {MODEL} {BUILD}/digits/000.png[/bold]   (in another)")
     return 0
 

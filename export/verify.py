@@ -9,16 +9,20 @@ to the same bits; this is checked too, since dynamic batching relies on it.
 
 import collections
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from export import errors, serving, trace, zoo
+
+# As in service/runtime/session.py: no usage reports to ONNX Runtime's maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 GATE = 1e-5
 BATCHES = (1, 2, 7)

@@ -63,9 +63,7 @@ def main() -> int:
         for path, text in files.items():
             (ROOT / path).write_text(text)
         return 0
-    stale = [
-        path for path, text in files.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text
-    ]
+    stale = [path for path, text in files.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
     for path in stale:
         print(f"{path} differs from its .proto file: run `make protos` and commit the result")
     return 1 if stale else 0

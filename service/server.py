@@ -4,11 +4,9 @@ Path: cli → **server** → everything.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator
 
 from service import engine, metrics, settings
 from service.images import decode, pool
@@ -21,10 +19,9 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """One server process.
+    """One server process: `start`, `drain`, `aclose`.
 
-    `async with Server(...)` listens, loads and serves; leaving it drains. Mutable state: its parts',
-    and the ports, set on entering.
+    Mutable state: its parts', and the ports, set by `start`.
     """
 
     def __init__(self, chosen: settings.Settings) -> None:
@@ -40,40 +37,52 @@ class Server:
             message_bytes_max=chosen.message_bytes_max,
             stream_messages_max=chosen.stream_messages_max,
         )
-        self.grpc_port = 0
-        self.metrics_port = 0
+        self._grpc = grpc_server.GrpcPort(self._inference, describe.Describe(self._engine), chosen.message_bytes_max)
+        self._http = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
 
-    @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator["Server"]:
-        """Listen, load, serve; drain on leaving.
+    async def start(self) -> None:
+        """Listen, load, and be ready.
 
         Raises:
             StartupError: a port is taken, the provider is missing, or a model cannot be served.
         """
+        host = self._settings.host
+        grpc_port = await self._grpc.start(host, self._settings.grpc_port)
+        metrics_port = self._http.start(host, self._settings.metrics_port)
+        self._engine.serve(await self._load())
+        await self._grpc.set_ready(self._names(), is_ready=True)
+        gc.freeze()  # what is there now stays: no need to look through it again and again
+        log.info(
+            "ready: gRPC on %s:%d, metrics on http://%s:%d/metrics, models: %s",
+            *(host, grpc_port, host, metrics_port, ", ".join(self._names())),
+        )
+
+    async def drain(self) -> None:
+        """Readiness first, then no new work, then out: all that was accepted is answered."""
         chosen = self._settings
-        grpc_port = grpc_server.GrpcPort(self._inference, describe.Describe(self._engine), chosen.message_bytes_max)
-        http_port = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
-        self.grpc_port = await grpc_port.start(chosen.host, chosen.grpc_port)
-        try:
-            self.metrics_port = http_port.start(chosen.host, chosen.metrics_port)
-            self._engine.serve(await self._load())
-            names = [model.name for model in self._engine.models()]
-            await grpc_port.set_ready(names, is_ready=True)
-            gc.freeze()  # what is there now stays: no need to look through it again and again
-            log.info(
-                "ready: gRPC on %s:%d, metrics on http://%s:%d/metrics, models: %s",
-                chosen.host,
-                self.grpc_port,
-                chosen.host,
-                self.metrics_port,
-                ", ".join(names),
-            )
-            yield self
-            await self._drain(grpc_port, names)
-        finally:
-            await grpc_port.close(0)
-            http_port.close()
-            self._decoders.close()
+        self._engine.state = engine.State.NOT_READY
+        await self._grpc.set_ready(self._names(), is_ready=False)
+        log.info("draining: not ready; taking work for %g s more", chosen.drain_delay_s)
+        await asyncio.sleep(chosen.drain_delay_s)
+        self._inference.drain()
+        await self._grpc.close(chosen.drain_grace_s)
+        self._engine.state = engine.State.DRAINING
+        await self._engine.aclose()
+        totals = [model.numbers for model in self._engine.models()]
+        log.info(
+            "drained: %d requests answered with OK, %d with an error",
+            sum(numbers.success.count for numbers in totals),
+            sum(numbers.fail.count for numbers in totals),
+        )
+
+    async def aclose(self) -> None:
+        """Close the ports and end the threads; at once, if `drain` has not been called."""
+        await self._grpc.close(0)
+        self._http.close()
+        self._decoders.close()
+
+    def _names(self) -> list[str]:
+        return [model.name for model in self._engine.models()]
 
     async def _load(self) -> list[lifecycle.ServedModel]:
         chosen = self._settings
@@ -85,35 +94,30 @@ class Server:
         folders = repository.scan(chosen.repository)
         return [await asyncio.to_thread(loader.load, folder) for folder in folders]
 
-    async def _drain(self, grpc_port: grpc_server.GrpcPort, names: list[str]) -> None:
-        """Readiness first, then no new work, then out: all that was accepted is answered."""
-        chosen = self._settings
-        self._engine.state = engine.State.NOT_READY
-        await grpc_port.set_ready(names, is_ready=False)
-        log.info("draining: not ready; taking work for %g s more", chosen.drain_delay_s)
-        await asyncio.sleep(chosen.drain_delay_s)
-        self._inference.drain()
-        await grpc_port.close(chosen.drain_grace_s)
-        self._engine.state = engine.State.DRAINING
-        await self._engine.aclose()
-        totals = [model.numbers for model in self._engine.models()]
-        log.info(
-            "drained: %d requests answered with OK, %d with an error",
-            sum(numbers.success.count for numbers in totals),
-            sum(numbers.fail.count for numbers in totals),
-        )
-
 
 async def run(chosen: settings.Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
     Raises:
-        StartupError: see Server.serving.
+        StartupError: see Server.start.
     """
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in chosen.model_dump().items()))
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    async with Server(chosen).serving():
-        await asked_to_stop.wait()
+    server = Server(chosen)
+    starting = loop.create_task(server.start())
+    stopping = loop.create_task(asked_to_stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if starting.done():
+            starting.result()
+            await stopping
+            await server.drain()
+        else:
+            log.info("asked to stop while starting")
+            starting.cancel()
+    finally:
+        stopping.cancel()
+        await server.aclose()

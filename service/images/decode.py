@@ -8,6 +8,7 @@ codec: its resize is the reference that torchvision's transforms are defined by.
 
 import dataclasses
 import io
+import struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from protos import manifest_pb2
 from service import errors
 
 FORMATS = ("PNG", "JPEG")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _MODES = {manifest_pb2.COLOR_GRAY: "L", manifest_pb2.COLOR_RGB: "RGB", manifest_pb2.COLOR_BGR: "RGB"}
 _FILTERS = {
@@ -109,6 +112,8 @@ def _open(file: bytes, index: int, limits: Limits) -> Image.Image:
             f"the file has {len(file)} bytes; the limit is {limits.image_bytes_max}",
             "compress or shrink it before sending, or raise --image-bytes-max on the server",
         )
+    if file[:8] == _PNG and file[12:16] == b"IHDR":  # a header alone is enough to refuse a bomb
+        _check_pixels(*struct.unpack(">II", file[16:24].ljust(8, b"\0")), index, limits)
     try:
         image = Image.open(io.BytesIO(file), formats=FORMATS)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -117,13 +122,17 @@ def _open(file: bytes, index: int, limits: Limits) -> Image.Image:
             f"{len(file)} bytes that begin with {file[:8]!r} are not a readable PNG or JPEG file",
             "send the encoded file itself, or pixels as UINT8",
         ) from error
-    if image.width * image.height > limits.image_pixels_max:
+    _check_pixels(image.width, image.height, index, limits)
+    return image
+
+
+def _check_pixels(width: int, height: int, index: int, limits: Limits) -> None:
+    if width * height > limits.image_pixels_max:
         raise errors.BadImage(
             index,
-            f"the image is {image.width}x{image.height} pixels; the limit is {limits.image_pixels_max} in all",
+            f"the image is {width}x{height} pixels; the limit is {limits.image_pixels_max} in all",
             "resize it before sending, or raise --image-pixels-max on the server",
         )
-    return image
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -6,17 +6,22 @@ Path: batcher → **session** → batcher.
 import asyncio
 import concurrent.futures
 import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from service import datatypes, errors
 from service.batching import batcher, slots
 from service.runtime import providers
+
+# ONNX Runtime 1.31 reports usage to its maker and keeps a device id on disk unless told not to before
+# it is loaded. A server that others run does neither, unless they ask for it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 WARNING = 2
 """ONNX Runtime's log severity."""

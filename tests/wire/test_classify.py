@@ -1,0 +1,58 @@
+"""`fovea classify`, as a person runs it."""
+
+import json
+import pathlib
+import subprocess
+
+from export import digits
+from tests.conftest import FOVEA, RunningServer
+
+
+def classify(server: RunningServer, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    command = [FOVEA, "classify", "--model", "lenet5", "--address", server.address, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+
+
+def test_a_table_for_people_and_json_for_machines(
+    server: RunningServer, held_out: digits.Digits, pngs: list[bytes], tmp_path: pathlib.Path
+) -> None:
+    files = []
+    for number in range(3):
+        files.append(str(tmp_path / f"{number}.png"))
+        pathlib.Path(files[-1]).write_bytes(pngs[number])
+    table = classify(server, *files)
+    assert table.returncode == 0
+    assert (
+        table.stdout.decode().splitlines()[1].rstrip().split()[0] == files[0] or files[0][:20] in table.stdout.decode()
+    )
+    lines = [json.loads(line) for line in classify(server, "--json", *files).stdout.splitlines()]
+    assert [line["file"] for line in lines] == files
+    assert [line["classes"][0]["label"] for line in lines] == [str(label) for label in held_out.labels[:3]]
+    assert all(len(line["classes"]) == 3 for line in lines)
+
+
+def test_standard_input(server: RunningServer, held_out: digits.Digits, pngs: list[bytes]) -> None:
+    result = classify(server, "--json", "-", stdin=pngs[0])
+    assert json.loads(result.stdout)["classes"][0]["label"] == str(held_out.labels[0])
+
+
+def test_a_bad_file_is_named_and_the_others_are_answered(
+    server: RunningServer, pngs: list[bytes], tmp_path: pathlib.Path
+) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(pngs[0])
+    bad.write_bytes(b"no picture")
+    result = classify(server, "--json", str(good), str(bad), str(tmp_path / "nowhere.png"))
+    lines = {json.loads(line)["file"]: json.loads(line) for line in result.stdout.splitlines()}
+    assert result.returncode == 1
+    assert "classes" in lines[str(good)]
+    assert "readable PNG or JPEG" in lines[str(bad)]["error"]
+    assert "cannot be read" in lines[str(tmp_path / "nowhere.png")]["error"]
+
+
+def test_no_server_says_where_it_looked() -> None:
+    command = [FOVEA, "classify", "--model", "lenet5", "--address", "127.0.0.1:1", "-"]
+    result = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert b"no answer from 127.0.0.1:1" in result.stderr
+    assert b"Traceback" not in result.stderr
