@@ -17,6 +17,11 @@ from service.wire import server as grpc_server
 
 log = logging.getLogger(__name__)
 
+LAST_WORDS_S = 0.25
+"""After the last answer: new calls still hear UNAVAILABLE from us, and clients read what was sent. A
+process that closes its sockets at once cuts off answers that clients have not read yet, and gRPC
+tells calls that come during its own shutdown CANCELLED, which nobody retries."""
+
 
 class Server:
     """One server process: `start`, `drain`, `aclose`.
@@ -64,9 +69,10 @@ class Server:
         await self._grpc.set_ready(self._names(), is_ready=False)
         log.info("draining: not ready; taking work for %g s more", chosen.drain_delay_s)
         await asyncio.sleep(chosen.drain_delay_s)
-        self._inference.drain()
-        await self._grpc.close(chosen.drain_grace_s)
         self._engine.state = engine.State.DRAINING
+        await self._inference.drain(chosen.drain_grace_s)
+        await asyncio.sleep(LAST_WORDS_S)
+        await self._grpc.close(LAST_WORDS_S)
         await self._engine.aclose()
         totals = [model.numbers for model in self._engine.models()]
         log.info(

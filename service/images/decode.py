@@ -113,7 +113,8 @@ def _open(file: bytes, index: int, limits: Limits) -> Image.Image:
             "compress or shrink it before sending, or raise --image-bytes-max on the server",
         )
     if file[:8] == _PNG and file[12:16] == b"IHDR":  # a header alone is enough to refuse a bomb
-        _check_pixels(*struct.unpack(">II", file[16:24].ljust(8, b"\0")), index, limits)
+        width, height = struct.unpack(">II", file[16:24].ljust(8, b"\0"))
+        _check_pixels(width, height, index, limits)
     try:
         image = Image.open(io.BytesIO(file), formats=FORMATS)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

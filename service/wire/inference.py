@@ -4,11 +4,12 @@ Path: client → **inference** → tensors → images → engine → replies →
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -48,7 +49,8 @@ class Parser:
 class Inference:
     """The two inference calls.
 
-    Mutable state: `_streams`, the tasks of open streams; touched only on the event loop.
+    Mutable state: `_open`, the accepted calls and open streams, and whether it drains; touched only
+    on the event loop.
     """
 
     def __init__(
@@ -66,11 +68,15 @@ class Inference:
         self._message_bytes_max = message_bytes_max
         self._stream_messages_max = stream_messages_max
         self._draining = asyncio.Event()
+        self._open = 0
+        self._none_open = asyncio.Event()
+        self._none_open.set()
 
     async def infer(self, request: Request | Oversize, context: Context) -> inference_pb2.ModelInferResponse:
         """Answer one request; any error becomes the call's status."""
         try:
-            return await self._answer(request, context.time_remaining())
+            with self._accepted():
+                return await self._answer(request, context.time_remaining())
         except Exception as error:  # all of them: this is the edge
             await context.abort(*status.explain(error))
 
@@ -80,14 +86,38 @@ class Inference:
         At most `stream_messages_max` are unanswered; reading stops there. On drain, what has been
         read is answered, then the stream ends UNAVAILABLE.
         """
-        stream = _Stream(self, context, self._stream_messages_max)
-        is_over = await stream.run(requests, self._draining)
-        if not is_over:
-            await context.abort(*status.explain(errors.NotServing(engine.State.DRAINING.value)))
+        try:
+            with self._accepted():
+                stream = _Stream(self, context, self._stream_messages_max)
+                if not await stream.run(requests, self._draining):
+                    raise errors.NotServing(engine.State.DRAINING.value)
+        except errors.NotServing as error:
+            await context.abort(*status.explain(error))
 
-    def drain(self) -> None:
-        """Read no more from streams."""
+    async def drain(self, grace_s: float) -> None:
+        """Read no more from streams; return when everything accepted is answered, or time is up."""
         self._draining.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._none_open.wait(), grace_s)
+        if self._open:
+            log.warning("%d calls and streams are still open after %g s of grace and are cut off", self._open, grace_s)
+
+    @contextlib.contextmanager
+    def _accepted(self) -> Iterator[None]:
+        """Count a call or a stream as open, unless the server is starting or draining."""
+        try:
+            self._engine.require_serving()
+        except errors.NotServing as error:
+            self._metrics.requests.labels("", "", status.code(error).name).inc()
+            raise
+        self._open += 1
+        self._none_open.clear()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._none_open.set()
 
     async def answer_in_stream(self, request: Request | Oversize) -> inference_pb2.ModelStreamInferResponse:
         """Return the stream's answer to a message, whatever happens."""
@@ -106,7 +136,6 @@ class Inference:
         try:
             if isinstance(request, Oversize):
                 raise errors.MessageTooLarge(request.message_bytes, self._message_bytes_max)
-            self._engine.require_serving()
             model = self._engine.model(request.model_name, request.model_version)
             return await self._run(request, model, remaining_s, started_s)
         except errors.FoveaError as error:

@@ -159,9 +159,9 @@ def test_an_empty_request_and_an_unknown_model_are_explained(stock: triton.Infer
 
 
 def test_an_unknown_output_and_an_unknown_parameter_are_explained(stock: triton.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match="no output 'logit' .did you mean 'logits'"):
+    with pytest.raises(InferenceServerException, match=r"no output 'logit' .did you mean 'logits'"):
         stock.infer("lenet5", [pixel_input(ZEROS)], outputs=[triton.InferRequestedOutput("logit")])
-    with pytest.raises(InferenceServerException, match="parameter 'wait' is not supported"):
+    with pytest.raises(InferenceServerException, match=r"parameter 'wait' is not supported"):
         stock.infer("lenet5", [pixel_input(ZEROS)], parameters={"wait": 1})
 
 
