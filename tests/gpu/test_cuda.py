@@ -1,0 +1,36 @@
+"""The CUDA provider, for real. Skipped with the reason where there is none."""
+
+import numpy as np
+import pytest
+
+from service.models import goldens, manifest
+from service.runtime import providers, session
+from tests.conftest import Exported
+
+MISSING = providers._missing_for_cuda()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=f"NOT RUN on CUDA: {MISSING}")]
+
+
+@pytest.fixture(scope="module")
+def on_cuda(exported: Exported) -> session.Session:
+    options = session.Options(providers.choose("cuda"), 1)
+    return session.Session("lenet5", exported.repository / "lenet5/1/model.onnx", options)
+
+
+def test_the_goldens_are_reproduced_within_the_manifest_s_tolerance(
+    on_cuda: session.Session, exported: Exported
+) -> None:
+    described = manifest.read("lenet5", on_cuda.metadata)
+    evidence = exported.repository / "lenet5/1/evidence"
+    replayed = goldens.replay("lenet5", evidence, described, on_cuda, providers.CUDA)
+    assert replayed is not None
+    assert replayed.worst <= replayed.tolerance
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_every_digit_gets_pytorch_s_class(on_cuda: session.Session, exported: Exported, batch: int) -> None:
+    from export import digits
+
+    images_nhwc = digits.load()[1].images_nhwc[:batch]
+    got = on_cuda.run({"image": images_nhwc}, ["logits"])["logits"]
+    assert np.array_equal(got.argmax(1), exported.logits(images_nhwc).argmax(1))
