@@ -145,9 +145,7 @@ def _labels(
     return labels
 
 
-def _read_labels(
-    folder: repository.ModelFolder, filename: str, described: manifest_pb2.Manifest | None
-) -> list[str]:
+def _read_labels(folder: repository.ModelFolder, filename: str, described: manifest_pb2.Manifest | None) -> list[str]:
     if pathlib.PurePath(filename).name != filename:
         raise errors.ModelLoadError(folder.name, f"label_filename {filename!r} must be a plain file name")
     try:
@@ -155,7 +153,11 @@ def _read_labels(
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise errors.ModelLoadError(folder.name, f"its labels cannot be read: {error}") from error
-    if described is not None and described.labels_sha256 and hashlib.sha256(content).hexdigest() != described.labels_sha256:
+    if (
+        described is not None
+        and described.labels_sha256
+        and hashlib.sha256(content).hexdigest() != described.labels_sha256
+    ):
         raise errors.ModelLoadError(
             folder.name, f"{filename} is not the file that the model was exported with; restore it, or export again"
         )

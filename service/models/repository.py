@@ -45,7 +45,9 @@ def scan(repository: pathlib.Path) -> list[ModelFolder]:
 
 
 def _folder(path: pathlib.Path) -> ModelFolder:
-    versions = [child.name for child in path.iterdir() if child.is_dir() and child.name.isascii() and child.name.isdigit()]
+    versions = [
+        child.name for child in path.iterdir() if child.is_dir() and child.name.isascii() and child.name.isdigit()
+    ]
     if not versions:
         raise errors.ModelLoadError(
             path.name, f"{path} has no version folder; put the graph into {path / '1' / 'model.onnx'}"
