@@ -49,7 +49,8 @@ def replay(
         raise errors.ModelLoadError(
             model,
             f"its golden outputs are not reproduced on {provider}: off by {worst:.3g}, "
-            f"allowed {tolerances[provider]:.3g} (relative to the largest golden value); the file, the driver or the provider is at fault",
+            f"allowed {tolerances[provider]:.3g} (relative to the largest golden value); "
+            "the file, the driver or the provider is at fault",
         )
     return Replay(rows, worst, tolerances[provider])
 
