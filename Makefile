@@ -14,9 +14,10 @@ help:  ## this list
 $(READY): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info[:2] >= (3, 11)' \
 	  || { echo 'Fovea needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)'; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off -q -r requirements.txt
-	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@echo 'installing into $(VENV): about 2 minutes and 2 GB'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --progress-bar off -qq -r requirements.txt
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 install: $(READY)  ## make .venv with the `fovea` command

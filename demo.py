@@ -78,7 +78,7 @@ def main() -> int:
         return 1
     console.print(f"\nThe demo took {time.perf_counter() - started_s:.0f} s. To go on by hand:\n")
     console.print("  [bold].venv/bin/fovea serve --repository models[/bold]")
-    console.print(f"  [bold].venv/bin/fovea classify --model {MODEL} {BUILD}/digits/000.png[/bold]   (in another)")
+    console.print(f"  [bold].venv/bin/fovea classify --model {MODEL} {BUILD}/digits/000.png[/bold]")
     return 0
 
 
@@ -149,7 +149,7 @@ async def send_both_ways(address: str, files: list[bytes]) -> tuple[Traffic, Tra
             for number in range(ROUNDS * len(files))
         ]
         unary = await send(connection, requests, Traffic(f"{UNARY_CALLS} unary calls"), send_unary)
-        streamed = await send(connection, requests, Traffic(f"{STREAMS} streams, {IN_FLIGHT} in flight"), send_streamed)
+        streamed = await send(connection, requests, Traffic(f"streams, {IN_FLIGHT} in flight"), send_streamed)
     return unary, streamed
 
 

@@ -39,7 +39,6 @@ class Server:
             self._engine,
             self._decoders,
             self._metrics,
-            message_bytes_max=chosen.message_bytes_max,
             stream_messages_max=chosen.stream_messages_max,
         )
         self._grpc = grpc_server.GrpcPort(self._inference, describe.Describe(self._engine), chosen.message_bytes_max)

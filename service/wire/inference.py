@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf import message as protobuf_message
 
 from protos import inference_pb2
 from service import engine, errors, metrics
@@ -26,24 +27,27 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Request = inference_pb2.ModelInferRequest
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Oversize:
-    """Stands for a message over the limit, which is not parsed."""
-
-    message_bytes: int
+Message = Request | errors.FoveaError
+"""A request, or what is wrong with the message that should have been one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parser:
-    """Parses request messages up to a size in bytes."""
+    """Parses request messages up to a size in bytes. Never raises: gRPC would answer for us."""
 
     message_bytes_max: int
 
-    def __call__(self, message: bytes) -> Request | Oversize:
-        """Return the request, or what stands for one that is too large."""
+    def __call__(self, message: bytes) -> Message:
+        """Return the request, or the error to answer with."""
         if len(message) > self.message_bytes_max:
-            return Oversize(len(message))
-        return Request.FromString(message)
+            return errors.MessageTooLarge(len(message), self.message_bytes_max)
+        try:
+            return Request.FromString(message)
+        except protobuf_message.DecodeError:
+            return errors.BadRequest(
+                f"{len(message)} bytes that are no inference.ModelInferRequest; "
+                "send that message, as protos/inference.proto has it"
+            )
 
 
 class Inference:
@@ -59,20 +63,18 @@ class Inference:
         decoders: pool.DecodePool,
         numbers: metrics.Metrics,
         *,
-        message_bytes_max: int,
         stream_messages_max: int,
     ) -> None:
         self._engine = served
         self._decoders = decoders
         self._metrics = numbers
-        self._message_bytes_max = message_bytes_max
         self._stream_messages_max = stream_messages_max
         self._draining = asyncio.Event()
         self._open = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
 
-    async def infer(self, request: Request | Oversize, context: Context) -> inference_pb2.ModelInferResponse:
+    async def infer(self, request: Message, context: Context) -> inference_pb2.ModelInferResponse:
         """Answer one request; any error becomes the call's status."""
         try:
             with self._accepted():
@@ -80,7 +82,7 @@ class Inference:
         except Exception as error:  # all of them: this is the edge
             await context.abort(*status.explain(error))
 
-    async def stream(self, requests: AsyncIterator[Request | Oversize], context: Context) -> None:
+    async def stream(self, requests: AsyncIterator[Message], context: Context) -> None:
         """Answer many requests, each when it is finished; an error is an answer, the stream goes on.
 
         At most `stream_messages_max` are unanswered; reading stops there. On drain, what has been
@@ -119,23 +121,23 @@ class Inference:
             if not self._open:
                 self._none_open.set()
 
-    async def answer_in_stream(self, request: Request | Oversize) -> inference_pb2.ModelStreamInferResponse:
+    async def answer_in_stream(self, request: Message) -> inference_pb2.ModelStreamInferResponse:
         """Return the stream's answer to a message, whatever happens."""
         try:
             return inference_pb2.ModelStreamInferResponse(infer_response=await self._answer(request, None))
         except Exception as error:  # all of them: this is the edge
             _, sentence = status.explain(error)
             reply = inference_pb2.ModelStreamInferResponse(error_message=sentence)
-            reply.infer_response.id = "" if isinstance(request, Oversize) else request.id
+            reply.infer_response.id = request.id if isinstance(request, Request) else ""
             return reply
 
-    async def _answer(self, request: Request | Oversize, remaining_s: float | None) -> inference_pb2.ModelInferResponse:
+    async def _answer(self, request: Message, remaining_s: float | None) -> inference_pb2.ModelInferResponse:
         """Answer, and count the outcome: OK, the error's code, or CANCELLED."""
         started_s = time.perf_counter()
         model: lifecycle.ServedModel | None = None
         try:
-            if isinstance(request, Oversize):
-                raise errors.MessageTooLarge(request.message_bytes, self._message_bytes_max)
+            if isinstance(request, errors.FoveaError):
+                raise request
             model = self._engine.model(request.model_name, request.model_version)
             return await self._run(request, model, remaining_s, started_s)
         except errors.FoveaError as error:
@@ -191,7 +193,7 @@ class _Stream:
         self._finished: asyncio.Queue[inference_pb2.ModelStreamInferResponse | None] = asyncio.Queue()
         self._answering: set[asyncio.Task[None]] = set()
 
-    async def run(self, requests: AsyncIterator[Request | Oversize], draining: asyncio.Event) -> bool:
+    async def run(self, requests: AsyncIterator[Message], draining: asyncio.Event) -> bool:
         """Serve until the client has finished (True) or the server drains (False); all read is answered."""
         writer = asyncio.create_task(self._write())
         drain = asyncio.create_task(draining.wait())
@@ -207,7 +209,7 @@ class _Stream:
 
     async def _read(
         self,
-        requests: AsyncIterator[Request | Oversize],
+        requests: AsyncIterator[Message],
         drain: asyncio.Task[bool],
         writer: asyncio.Task[None],
     ) -> bool:
@@ -222,7 +224,7 @@ class _Stream:
             writer.result()
         return False
 
-    async def _read_all(self, requests: AsyncIterator[Request | Oversize]) -> None:
+    async def _read_all(self, requests: AsyncIterator[Message]) -> None:
         loop = asyncio.get_running_loop()
         await self._room.acquire()
         async for request in requests:
@@ -231,7 +233,7 @@ class _Stream:
             task.add_done_callback(self._answering.discard)
             await self._room.acquire()
 
-    async def _answer(self, request: Request | Oversize) -> None:
+    async def _answer(self, request: Message) -> None:
         self._finished.put_nowait(await self._inference.answer_in_stream(request))
 
     async def _write(self) -> None:

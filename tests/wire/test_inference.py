@@ -173,6 +173,15 @@ def test_a_message_over_the_limit_gets_a_status_and_the_limit(stock: triton.Infe
     assert ("limit is 1048576" if size < 2_000_000 else "2097152") in caught.value.message()
 
 
+def test_bytes_that_are_no_message_are_explained(server: RunningServer) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        send = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            send(b"\xff\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "3 bytes that are no inference.ModelInferRequest" in caught.value.details()
+
+
 def test_one_bad_image_among_many_callers_costs_the_others_nothing(server: RunningServer, pngs: list[bytes]) -> None:
     async def send() -> list[object]:
         async with triton_aio.InferenceServerClient(server.address) as client:

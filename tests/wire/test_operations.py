@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from prometheus_client import parser
 
 from service import client
+from service.runtime import providers
 from tests.conftest import FOVEA, Exported, RunningServer, running
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -56,6 +57,7 @@ def samples(server: RunningServer) -> dict[tuple[str, str], float]:
         ): sample.value
         for family in families
         for sample in family.samples
+        if sample.labels.get("model", "lenet5") == "lenet5"
     }
 
 
@@ -112,9 +114,17 @@ def test_start_up_errors_are_one_sentence(tmp_path: pathlib.Path) -> None:
     assert "--grpc-port" in unknown.stderr
 
 
-def test_a_second_version_of_health_watch_sees_the_drain_before_the_end(
-    exported: Exported, tmp_path: pathlib.Path
-) -> None:
+def test_cuda_that_is_not_there_refuses_to_start(exported: Exported) -> None:
+    if providers.choose("auto").name == providers.CUDA:
+        pytest.skip("this machine has CUDA")
+    repository = str(exported.repository)
+    result = start("--repository", repository, "--device", "cuda", "--grpc-port", "0", "--metrics-port", "0")
+    assert result.returncode == 1
+    assert "--device cuda was asked for, but lib" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_health_watch_and_probes_see_the_drain_before_the_end(exported: Exported, tmp_path: pathlib.Path) -> None:
     with running(exported.repository, tmp_path / "log", "--drain-delay-s", "1") as server:
         with grpc.insecure_channel(server.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="lenet5"))
