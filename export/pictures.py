@@ -29,7 +29,9 @@ class Tile:
 
 
 def contact_sheet(tiles: Sequence[Tile], path: pathlib.Path, title: str) -> None:
-    """Write all tiles as one PNG: predicted label and probability below each; errors first, in red.
+    """Write all tiles as one PNG: predicted label and probability below each.
+
+    Errors come first, in red, with the right label in their corner.
 
     Args:
         tiles: at least one. Right ones are sorted by probability, least certain first.
@@ -65,7 +67,8 @@ def _draw_tile(
         draw.rectangle((x - 3, y - 3, x + _TILE + 2, y + _TILE + _CAPTION), _WRONG_PAPER, _WRONG)
     picture = Image.fromarray(255 - tile.image_hw).resize((_TILE, _TILE), Image.Resampling.LANCZOS)
     sheet.paste(picture, corner)
-    said = f"{tile.predicted}, is {tile.label}" if tile.is_wrong else tile.predicted
-    draw.text((x + 1, y + _TILE + 1), said, _WRONG if tile.is_wrong else _INK, font)
-    if not tile.is_wrong:
-        draw.text((x + _TILE, y + _TILE + 1), f"{tile.probability:.1%}", _FAINT, font, anchor="ra")
+    if tile.is_wrong:
+        draw.text((x + _TILE - 1, y), f"is {tile.label}", _WRONG, font, anchor="ra")
+    draw.text((x + 1, y + _TILE + 1), tile.predicted, _WRONG if tile.is_wrong else _INK, font)
+    share_color = _WRONG if tile.is_wrong else _FAINT
+    draw.text((x + _TILE, y + _TILE + 1), f"{tile.probability:.1%}", share_color, font, anchor="ra")
