@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check serve protos bench clean
+.PHONY: help install demo test test-all check serve protos bench bench-served bench-export clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info[:2] >= (3, 11)' \
@@ -44,8 +44,13 @@ serve: $(READY)  ## serve ./models on 127.0.0.1:8001
 protos: $(READY)  ## regenerate the protobuf modules
 	$(BIN)/python -m protos.generate
 
-bench: $(READY)  ## measure the server beside its limits
+bench: bench-served bench-export  ## both benchmarks
+
+bench-served: $(READY)  ## measure the server beside its limits
 	$(BIN)/python -m tests.bench.served
+
+bench-export: $(READY)  ## measure exported graphs beside PyTorch, the TorchScript exporter, and int8
+	$(BIN)/python -m tests.bench.exported
 
 clean:  ## remove everything that the other verbs made
 	rm -rf $(VENV) build models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

@@ -24,7 +24,7 @@ import rich.table
 import torch
 from PIL import Image
 
-from export import digits, pictures, serving, weights, zoo
+from export import digits, pictures, reference, signature, weights, zoo
 from protos import inference_pb2
 from service import client
 
@@ -87,13 +87,19 @@ def train_and_export() -> None:
     console.rule("train")
     subprocess.run([sys.executable, "-m", "export.digits", "--out", str(WEIGHTS)], check=True)
     console.rule("export")
-    network = weights.load(zoo.find(MODEL), str(WEIGHTS))
+    network = trained()
     graph = REPOSITORY / MODEL / "1" / "model.onnx"
     if graph.exists() and weights.sha256(network).encode() in graph.read_bytes():
         console.print(f"{graph} holds these weights already")
         return
     export = [FOVEA, "export", MODEL, "--repository", str(REPOSITORY), "--weights", str(WEIGHTS), "--replace"]
-    subprocess.run(export, check=True)
+    subprocess.run([*export, "--outputs", "probabilities"], check=True)
+
+
+def trained() -> torch.nn.Module:
+    """Return LeNet-5 with the trained weights."""
+    lenet5 = zoo.find(MODEL)
+    return weights.load(lenet5, str(WEIGHTS), lenet5.classes, seed=0).network
 
 
 def png_files(held_out: digits.Digits) -> list[bytes]:
@@ -246,11 +252,8 @@ def served_logits(traffic: Traffic) -> np.ndarray:
 
 def compare_with_pytorch(held_out: digits.Digits, logits: np.ndarray) -> tuple[float, float]:
     """Return max |Δlogit| and the share of equal top-1 between the served and PyTorch's answers."""
-    lenet5 = zoo.find(MODEL)
-    network = weights.load(lenet5, str(WEIGHTS))
-    with torch.inference_mode():
-        wanted, _ = serving.Reference(network, lenet5, torch.float32)(torch.from_numpy(held_out.images_nhwc))
-    wanted = np.resize(wanted.numpy(), logits.shape)
+    pytorch = reference.TorchReference(trained(), ("logits",), {}, zoo.find(MODEL).preprocessing, signature.UINT8_NHWC)
+    wanted = np.resize(pytorch.run({"image": held_out.images_nhwc}, np.float32)["logits"], logits.shape)
     return float(np.abs(logits - wanted).max()), float((logits.argmax(1) == wanted.argmax(1)).mean())
 
 

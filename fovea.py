@@ -7,6 +7,7 @@ import sys
 # Verb → module, its typer application, and a line for the list.
 VERBS = {
     "export": ("export.cli", "app", "turn a network into a verified ONNX model in a repository"),
+    "inspect": ("export.inspect_cli", "app", "look at an exported model: its evidence, filters, feature maps"),
     "serve": ("service.cli", "serve_app", "serve a model repository over gRPC"),
     "classify": ("service.cli", "classify_app", "send images to a server and print their labels"),
 }

@@ -1,165 +1,222 @@
-"""A verified model to its folder in the repository: all of it, or nothing.
+"""Verified models to their folders in the repository: all of them, or nothing.
 
-Path: verify → **bundle** → disk.
+Path: pipeline → **bundle** → disk.
 
-    <name>/config.pbtxt  labels.txt  <version>/model.onnx  <version>/evidence/{golden.npz,parity.json}
+    <name>/config.pbtxt  labels.txt  <version>/model.onnx  <version>/evidence/{golden.npz,report.json,report.html}
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import importlib.metadata
+import io
 import json
 import pathlib
+import re
 import shutil
 import tempfile
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
 
 import numpy as np
-import onnx
-from google.protobuf import json_format, text_format
-from numpy.typing import NDArray
+from google.protobuf import text_format
 
-from export import errors, verify, zoo
-from protos import manifest_pb2, model_config_pb2
+from export import errors, evidence, manifest, runtime
+from protos import model_config_pb2
 
-MANIFEST_KEY = "fovea.manifest"
-PLATFORM = "onnxruntime_onnx"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bundle goes."""
+    """Where a model goes."""
 
-    repository: pathlib.Path
     name: str
     version: int
-    replace: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Weights:
-    """Where the weights came from, for the manifest."""
+class Goldens:
+    """A few inputs and the graph's own, verified outputs for them."""
 
-    source: str
-    sha256: str
+    inputs: runtime.Arrays
+    outputs: runtime.Arrays
 
 
-def check(place: Place) -> None:
-    """Refuse early what `write` would refuse late.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bundle:
+    """All that is written for one version of one model."""
 
-    Raises:
-        RepositoryError: the version is there already, and `replace` is not set.
+    place: Place
+    content: bytes
+    """Of model.onnx."""
+    config: model_config_pb2.ModelConfig
+    labels: Sequence[str]
+    goldens: Goldens
+    evidence: evidence.Evidence
+    page: str
+    """The report for people, HTML."""
+
+
+class Staging:
+    """A transaction on a repository: `add` bundles, then `commit`; without commit it is as it was before.
+
+    Mutable state: the hidden folder inside the repository in which bundles wait, and what has been added.
     """
-    if place.version < 1:
-        raise errors.RepositoryError(f"version {place.version} is not a version; expected 1 or more")
-    target = place.repository / place.name / str(place.version)
-    if target.exists() and not place.replace:
+
+    def __init__(self, repository: pathlib.Path, *, replace: bool = False) -> None:
+        self._repository = repository
+        self._replace = replace
+        self._made_folders: list[pathlib.Path] = []
+        self._folder = pathlib.Path()
+        self._added: list[Place] = []
+
+    def __enter__(self) -> Self:
+        """Make the hidden folder; early, so that an unwritable repository is found before any work.
+
+        Raises:
+            RepositoryError: the repository cannot be written.
+        """
+        with _explained(self._repository):
+            missing = [path for path in (self._repository, *self._repository.parents) if not path.exists()]
+            for path in reversed(missing):
+                path.mkdir()
+                self._made_folders.append(path)
+            self._folder = pathlib.Path(tempfile.mkdtemp(prefix=".fovea-", dir=self._repository))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the hidden folder, and the folders that were made for nothing."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        for path in reversed(self._made_folders):
+            with contextlib.suppress(OSError):  # there is something in it now
+                path.rmdir()
+
+    def check(self, place: Place) -> None:
+        """Refuse before the work what `commit` would refuse after it.
+
+        Raises:
+            RepositoryError: the version is there already, and is not to be replaced; or the name is no name.
+        """
+        if not _NAME.fullmatch(place.name):
+            raise errors.RepositoryError(
+                f"{place.name!r} cannot be a model's name; letters, digits, '_', '-' and '.', not first a dot, can be"
+            )
+        target = self._repository / place.name / str(place.version)
+        if target.exists() and not self._replace:
+            raise errors.RepositoryError(
+                f"{target} exists; pass --replace to replace it, or --version {place.version + 1} to add a version"
+            )
+
+    def add(self, bundle: Bundle) -> None:
+        """Write a bundle into the hidden folder.
+
+        Raises:
+            RepositoryError: it cannot be written, or contradicts the versions that stay.
+        """
+        self.check(bundle.place)
+        home = self._folder / bundle.place.name
+        config = _config(self._repository / bundle.place.name, bundle)
+        with _explained(self._repository):
+            _write_version(home / str(bundle.place.version), bundle)
+            if config is not None:
+                (home / "config.pbtxt").write_text(config)
+            if bundle.labels:
+                (home / manifest.LABELS).write_text(manifest.labels_text(bundle.labels))
+        self._added.append(bundle.place)
+
+    def commit(self) -> list[pathlib.Path]:
+        """Move everything into place, or, when that fails or is interrupted, nothing; the paths of the graphs.
+
+        Raises:
+            RepositoryError: a folder cannot be moved; what was there is back.
+        """
+        undo: list[Callable[[], object]] = []
+        try:
+            with _explained(self._repository):
+                for place in self._added:
+                    self._move(place, undo)
+        except BaseException:  # Ctrl-C too
+            for take_back in reversed(undo):
+                take_back()
+            raise
+        return [self._repository / place.name / str(place.version) / "model.onnx" for place in self._added]
+
+    def _move(self, place: Place, undo: list[Callable[[], object]]) -> None:
+        """Move one model's parts; the version last, since a version folder is what makes a model."""
+        home = self._repository / place.name
+        if not home.exists():
+            home.mkdir()
+            undo.append(home.rmdir)
+        parts = [name for name in ("config.pbtxt", manifest.LABELS) if (self._folder / place.name / name).exists()]
+        for name in (*parts, str(place.version)):
+            target, aside = home / name, self._folder / place.name / f"{name}.replaced"
+            if target.exists():
+                target.rename(aside)
+                undo.append(lambda target=target, aside=aside: aside.rename(target))  # type: ignore[misc]  # bound now
+            (self._folder / place.name / name).rename(target)
+            undo.append(lambda target=target, made=self._folder / place.name / name: target.rename(made))  # type: ignore[misc]  # bound now
+
+
+def _write_version(folder: pathlib.Path, bundle: Bundle) -> None:
+    proof = folder / "evidence"
+    proof.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(bundle.content)
+    goldens = {f"input.{name}": rows for name, rows in bundle.goldens.inputs.items()}
+    goldens |= {f"output.{name}": rows for name, rows in bundle.goldens.outputs.items()}
+    archive = io.BytesIO()
+    np.savez_compressed(archive, allow_pickle=False, **goldens)
+    (proof / "golden.npz").write_bytes(archive.getvalue())
+    (proof / "report.json").write_text(json.dumps(dataclasses.asdict(bundle.evidence), indent=2) + "\n")
+    (proof / "report.html").write_text(bundle.page)
+
+
+def _config(home: pathlib.Path, bundle: Bundle) -> str | None:
+    """Return the config.pbtxt to write; None keeps the one that is there, which may have been tuned by hand.
+
+    It is kept while it describes the same tensors and batch. Other versions of the model share it and
+    labels.txt, so what would change them under those versions is refused.
+    """
+    path, labels_path = home / "config.pbtxt", home / manifest.LABELS
+    others = [
+        folder.name
+        for folder in (home.iterdir() if home.is_dir() else ())
+        if folder.is_dir() and folder.name.isdigit() and folder.name != str(bundle.place.version)
+    ]
+    text = text_format.MessageToString(bundle.config)
+    if not path.exists():
+        return text
+    agrees = _describes_the_same(path, bundle.config)
+    labels = manifest.labels_text(bundle.labels)
+    has_same_labels = (labels_path.read_text() if labels_path.exists() else "") == labels
+    if others and not (agrees and has_same_labels):
+        what = "tensors, batch or provider" if not agrees else "labels"
         raise errors.RepositoryError(
-            f"{target} exists; pass --replace to replace it, or --version {place.version + 1} to add a version"
+            f"version {', '.join(sorted(others, key=int))} of {bundle.place.name!r} has other {what}, and all versions "
+            "of a model share config.pbtxt and labels.txt; choose another name with --name"
         )
+    return None if agrees else text
 
 
-def write(
-    place: Place,
-    model: onnx.ModelProto,
-    architecture: zoo.Architecture,
-    weights: Weights,
-    report: verify.Report,
-    batch_max: int,
-) -> pathlib.Path:
-    """Write the bundle and return the path of model.onnx.
-
-    Raises:
-        RepositoryError: it cannot be written; what was there is untouched.
-    """
-    check(place)
-    labels = "".join(f"{index}\n" for index in range(architecture.classes))
-    config = _config(place.name, architecture, batch_max)
-    manifest = _manifest(architecture, weights, labels)
+def _describes_the_same(path: pathlib.Path, config: model_config_pb2.ModelConfig) -> bool:
+    there = model_config_pb2.ModelConfig()
     try:
-        place.repository.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.repository) as folder:
-            made = pathlib.Path(folder)
-            _write_version(made / "version", model, manifest, report)
-            (made / "labels.txt").write_text(labels)
-            (made / "config.pbtxt").write_text(text_format.MessageToString(config))
-            _put_in_place(made, place)
+        text_format.Parse(path.read_text(), there)
+    except (text_format.ParseError, UnicodeDecodeError):
+        return False
+    return there.max_batch_size == config.max_batch_size and all(
+        list(getattr(there, field)) == list(getattr(config, field)) for field in ("input", "output")
+    )
+
+
+@contextlib.contextmanager
+def _explained(repository: pathlib.Path) -> Iterator[None]:
+    """Explain what the file system refuses."""
+    try:
+        yield
     except OSError as error:
-        raise errors.RepositoryError(f"cannot write below {place.repository}: {error}") from error
-    return place.repository / place.name / str(place.version) / "model.onnx"
-
-
-def _write_version(
-    folder: pathlib.Path, model: onnx.ModelProto, manifest: manifest_pb2.Manifest, report: verify.Report
-) -> None:
-    evidence = folder / "evidence"
-    evidence.mkdir(parents=True)
-    described = onnx.ModelProto()
-    described.CopyFrom(model)
-    text = json.dumps(json_format.MessageToDict(manifest), sort_keys=True, separators=(",", ":"))
-    described.metadata_props.add(key=MANIFEST_KEY, value=text)
-    (folder / "model.onnx").write_bytes(described.SerializeToString(deterministic=True))
-    goldens: dict[str, NDArray[Any]] = {f"output.{name}": rows for name, rows in report.golden_outputs.items()}
-    goldens |= {f"input.{manifest.image.input}": report.golden_images_nhwc}
-    np.savez(evidence / "golden.npz", allow_pickle=False, **goldens)
-    figures = {
-        "gate": verify.GATE,
-        "operators": report.operators,
-        "parity": [dataclasses.asdict(row) for row in report.parity],
-        "is_batch_invariant": report.is_batch_invariant,
-    }
-    (evidence / "parity.json").write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def _put_in_place(made: pathlib.Path, place: Place) -> None:
-    """Move the finished parts; the version last, since a version folder is what makes a model."""
-    home = place.repository / place.name
-    home.mkdir(exist_ok=True)
-    for name in ("labels.txt", "config.pbtxt"):
-        (made / name).replace(home / name)
-    target = home / str(place.version)
-    if target.exists():
-        target.replace(made / "replaced")
-    try:
-        (made / "version").replace(target)
-    except OSError:
-        if (made / "replaced").exists():
-            shutil.move(made / "replaced", target)
-        raise
-
-
-def _config(name: str, architecture: zoo.Architecture, batch_max: int) -> model_config_pb2.ModelConfig:
-    image = architecture.image
-    config = model_config_pb2.ModelConfig(name=name, platform=PLATFORM, max_batch_size=batch_max)
-    config.input.add(
-        name=image.input,
-        data_type=model_config_pb2.TYPE_UINT8,
-        dims=[image.height, image.width, len(architecture.mean)],
-    )
-    for output in ("logits", "probabilities"):
-        config.output.add(
-            name=output,
-            data_type=model_config_pb2.TYPE_FP32,
-            dims=[architecture.classes],
-            label_filename="labels.txt",
-        )
-    config.dynamic_batching.SetInParent()
-    return config
-
-
-def _manifest(architecture: zoo.Architecture, weights: Weights, labels: str) -> manifest_pb2.Manifest:
-    tools = ("torch", "onnx", "onnxscript", "fovea")
-    return manifest_pb2.Manifest(
-        architecture=architecture.name,
-        weights_source=weights.source,
-        weights_sha256=weights.sha256,
-        labels_sha256=hashlib.sha256(labels.encode()).hexdigest(),
-        precision="fp32",
-        image=architecture.image,
-        tolerances=[
-            manifest_pb2.Tolerance(provider="CPUExecutionProvider", relative=verify.GATE),
-            # TF32 is on by default on CUDA: 10 bits of mantissa. Not measured yet.
-            manifest_pb2.Tolerance(provider="CUDAExecutionProvider", relative=2e-3),
-        ],
-        tools={tool: importlib.metadata.version(tool) for tool in tools},
-    )
+        raise errors.RepositoryError(
+            f"cannot write below {repository}: {error.strerror or error}; nothing was changed. Free space or rights "
+            "there, or name another folder with --repository"
+        ) from error

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x15protos/manifest.proto\x12\x08\x66ovea.v1\"\xd1\x01\n\tImageSpec\x12\r\n\x05input\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x1e\n\x05\x63olor\x18\x04 \x01(\x0e\x32\x0f.fovea.v1.Color\x12 \n\x06resize\x18\x05 \x01(\x0e\x32\x10.fovea.v1.Resize\x12\x11\n\tresize_px\x18\x06 \x01(\r\x12.\n\rinterpolation\x18\x07 \x01(\x0e\x32\x17.fovea.v1.Interpolation\x12\x11\n\tantialias\x18\x08 \x01(\x08\"/\n\tTolerance\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x10\n\x08relative\x18\x02 \x01(\x01\"\xa3\x02\n\x08Manifest\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x16\n\x0eweights_source\x18\x02 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\x12\x15\n\rlabels_sha256\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\"\n\x05image\x18\x06 \x01(\x0b\x32\x13.fovea.v1.ImageSpec\x12\'\n\ntolerances\x18\x07 \x03(\x0b\x32\x13.fovea.v1.Tolerance\x12,\n\x05tools\x18\x08 \x03(\x0b\x32\x1d.fovea.v1.Manifest.ToolsEntry\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*L\n\x05\x43olor\x12\x15\n\x11\x43OLOR_UNSPECIFIED\x10\x00\x12\x0e\n\nCOLOR_GRAY\x10\x01\x12\r\n\tCOLOR_RGB\x10\x02\x12\r\n\tCOLOR_BGR\x10\x03*M\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_STRETCH\x10\x01\x12\x17\n\x13RESIZE_SHORTER_SIDE\x10\x02*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02\x62\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x15protos/manifest.proto\x12\x08\x66ovea.v1\"\xd1\x01\n\tImageSpec\x12\r\n\x05input\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x1e\n\x05\x63olor\x18\x04 \x01(\x0e\x32\x0f.fovea.v1.Color\x12 \n\x06resize\x18\x05 \x01(\x0e\x32\x10.fovea.v1.Resize\x12\x11\n\tresize_px\x18\x06 \x01(\r\x12.\n\rinterpolation\x18\x07 \x01(\x0e\x32\x17.fovea.v1.Interpolation\x12\x11\n\tantialias\x18\x08 \x01(\x08\"/\n\tTolerance\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x10\n\x08relative\x18\x02 \x01(\x01\"C\n\rNormalization\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\x0b\n\x03std\x18\x02 \x03(\x01\x12\x17\n\x0ftransform_input\x18\x03 \x01(\x08\"\xe6\x02\n\x08Manifest\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x16\n\x0eweights_source\x18\x02 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\x12\x15\n\rlabels_sha256\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\"\n\x05image\x18\x06 \x01(\x0b\x32\x13.fovea.v1.ImageSpec\x12\'\n\ntolerances\x18\x07 \x03(\x0b\x32\x13.fovea.v1.Tolerance\x12,\n\x05tools\x18\x08 \x03(\x0b\x32\x1d.fovea.v1.Manifest.ToolsEntry\x12\x11\n\tproviders\x18\t \x03(\t\x12.\n\rnormalization\x18\n \x01(\x0b\x32\x17.fovea.v1.Normalization\x1a,\n\nToolsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*L\n\x05\x43olor\x12\x15\n\x11\x43OLOR_UNSPECIFIED\x10\x00\x12\x0e\n\nCOLOR_GRAY\x10\x01\x12\r\n\tCOLOR_RGB\x10\x02\x12\r\n\tCOLOR_BGR\x10\x03*^\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_STRETCH\x10\x01\x12\x17\n\x13RESIZE_SHORTER_SIDE\x10\x02\x12\x0f\n\x0bRESIZE_NONE\x10\x03*e\n\rInterpolation\x12\x1d\n\x19INTERPOLATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INTERPOLATION_BILINEAR\x10\x01\x12\x19\n\x15INTERPOLATION_BICUBIC\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +33,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MANIFEST_TOOLSENTRY']._loaded_options = None
   _globals['_MANIFEST_TOOLSENTRY']._serialized_options = b'8\001'
-  _globals['_COLOR']._serialized_start=590
-  _globals['_COLOR']._serialized_end=666
-  _globals['_RESIZE']._serialized_start=668
-  _globals['_RESIZE']._serialized_end=745
-  _globals['_INTERPOLATION']._serialized_start=747
-  _globals['_INTERPOLATION']._serialized_end=848
+  _globals['_COLOR']._serialized_start=726
+  _globals['_COLOR']._serialized_end=802
+  _globals['_RESIZE']._serialized_start=804
+  _globals['_RESIZE']._serialized_end=898
+  _globals['_INTERPOLATION']._serialized_start=900
+  _globals['_INTERPOLATION']._serialized_end=1001
   _globals['_IMAGESPEC']._serialized_start=36
   _globals['_IMAGESPEC']._serialized_end=245
   _globals['_TOLERANCE']._serialized_start=247
   _globals['_TOLERANCE']._serialized_end=294
-  _globals['_MANIFEST']._serialized_start=297
-  _globals['_MANIFEST']._serialized_end=588
-  _globals['_MANIFEST_TOOLSENTRY']._serialized_start=544
-  _globals['_MANIFEST_TOOLSENTRY']._serialized_end=588
+  _globals['_NORMALIZATION']._serialized_start=296
+  _globals['_NORMALIZATION']._serialized_end=363
+  _globals['_MANIFEST']._serialized_start=366
+  _globals['_MANIFEST']._serialized_end=724
+  _globals['_MANIFEST_TOOLSENTRY']._serialized_start=680
+  _globals['_MANIFEST_TOOLSENTRY']._serialized_end=724
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,7 @@ class Resize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESIZE_UNSPECIFIED: _ClassVar[Resize]
     RESIZE_STRETCH: _ClassVar[Resize]
     RESIZE_SHORTER_SIDE: _ClassVar[Resize]
+    RESIZE_NONE: _ClassVar[Resize]
 
 class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -32,6 +33,7 @@ COLOR_BGR: Color
 RESIZE_UNSPECIFIED: Resize
 RESIZE_STRETCH: Resize
 RESIZE_SHORTER_SIDE: Resize
+RESIZE_NONE: Resize
 INTERPOLATION_UNSPECIFIED: Interpolation
 INTERPOLATION_BILINEAR: Interpolation
 INTERPOLATION_BICUBIC: Interpolation
@@ -64,8 +66,18 @@ class Tolerance(_message.Message):
     relative: float
     def __init__(self, provider: _Optional[str] = ..., relative: _Optional[float] = ...) -> None: ...
 
+class Normalization(_message.Message):
+    __slots__ = ("mean", "std", "transform_input")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORM_INPUT_FIELD_NUMBER: _ClassVar[int]
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    transform_input: bool
+    def __init__(self, mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., transform_input: _Optional[bool] = ...) -> None: ...
+
 class Manifest(_message.Message):
-    __slots__ = ("architecture", "weights_source", "weights_sha256", "labels_sha256", "precision", "image", "tolerances", "tools")
+    __slots__ = ("architecture", "weights_source", "weights_sha256", "labels_sha256", "precision", "image", "tolerances", "tools", "providers", "normalization")
     class ToolsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +93,8 @@ class Manifest(_message.Message):
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TOLERANCES_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     architecture: str
     weights_source: str
     weights_sha256: str
@@ -89,4 +103,6 @@ class Manifest(_message.Message):
     image: ImageSpec
     tolerances: _containers.RepeatedCompositeFieldContainer[Tolerance]
     tools: _containers.ScalarMap[str, str]
-    def __init__(self, architecture: _Optional[str] = ..., weights_source: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., labels_sha256: _Optional[str] = ..., precision: _Optional[str] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., tolerances: _Optional[_Iterable[_Union[Tolerance, _Mapping]]] = ..., tools: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    providers: _containers.RepeatedScalarFieldContainer[str]
+    normalization: Normalization
+    def __init__(self, architecture: _Optional[str] = ..., weights_source: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., labels_sha256: _Optional[str] = ..., precision: _Optional[str] = ..., image: _Optional[_Union[ImageSpec, _Mapping]] = ..., tolerances: _Optional[_Iterable[_Union[Tolerance, _Mapping]]] = ..., tools: _Optional[_Mapping[str, str]] = ..., providers: _Optional[_Iterable[str]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ...) -> None: ...

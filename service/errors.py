@@ -9,6 +9,7 @@ Path: raised anywhere → **errors** → wire.status turns it into a gRPC status
     │   ├── ProviderUnavailable
     │   ├── RepositoryError     the repository as a whole
     │   └── ModelLoadError      one model
+    │       └── NotForThisDevice    a variant made for another provider; the others are served
     ├── BadRequest              the caller must change the request
     │   ├── BadTensor
     │   └── BadImage
@@ -78,6 +79,18 @@ class ModelLoadError(StartupError):
         super().__init__(f"model {model!r} cannot be served: {reason}")
         self.model = model
         self.reason = reason
+
+
+class NotForThisDevice(ModelLoadError):
+    """A model in a precision that is for other execution providers than this server's."""
+
+    def __init__(self, model: str, precision: str, wanted: Iterable[str], provider: str) -> None:
+        super().__init__(
+            model,
+            f"it is the {precision} variant, for {' or '.join(wanted)}, and this server runs on {provider}; "
+            "serve it on such a device, or its fp32 model here",
+        )
+        self.provider = provider
 
 
 class BadRequest(FoveaError):

@@ -7,8 +7,9 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Sequence
 
-from service import engine, metrics, settings
+from service import engine, errors, metrics, settings
 from service.images import decode, pool
 from service.models import lifecycle, repository
 from service.runtime import cores, providers, session
@@ -96,8 +97,27 @@ class Server:
         self._metrics.set_provider(provider.name)
         options = session.Options(provider, chosen.threads or cores.available())
         loader = lifecycle.Loader(options, chosen.queue_samples_max, asyncio.get_running_loop(), self._metrics)
-        folders = repository.scan(chosen.repository)
-        return [await asyncio.to_thread(loader.load, folder) for folder in folders]
+        return await _load_all(loader, repository.scan(chosen.repository))
+
+
+async def _load_all(
+    loader: lifecycle.Loader, folders: Sequence[repository.ModelFolder]
+) -> list[lifecycle.ServedModel]:
+    """Load every model. A repository holds variants for several devices: those for others stay aside, aloud.
+
+    Raises:
+        ModelLoadError: a model cannot be served, or all are for other devices.
+    """
+    models, aside = [], []
+    for folder in folders:
+        try:
+            models.append(await asyncio.to_thread(loader.load, folder))
+        except errors.NotForThisDevice as error:
+            log.warning("%s", error)
+            aside.append(error)
+    if not models:
+        raise aside[0]
+    return models
 
 
 async def run(chosen: settings.Settings) -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from export import bundle, digits, passes, serving, trace, verify, weights, zoo
+from export import bundle, digits, options, pipeline, reference, signature, sources, zoo
 
 FOVEA = str(pathlib.Path(sys.executable).with_name("fovea"))
 READY_WITHIN_S = 60.0
@@ -29,14 +29,15 @@ class Exported:
     """A small trained LeNet-5 and what the export made of it."""
 
     network: torch.nn.Module
-    report: verify.Report
+    bundle: bundle.Bundle
     repository: pathlib.Path
+    weights_path: pathlib.Path
 
     def logits(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What PyTorch says."""
-        reference = serving.Reference(self.network, zoo.find("lenet5"), torch.float32)
-        with torch.inference_mode():
-            return reference(torch.from_numpy(images_nhwc))[0].numpy()
+        described = zoo.find("lenet5").preprocessing
+        pytorch = reference.TorchReference(self.network, ("logits",), {}, described, signature.UINT8_NHWC)
+        return pytorch.run({"image": images_nhwc}, np.float32)["logits"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +64,24 @@ def network() -> torch.nn.Module:
 
 @pytest.fixture(scope="session")
 def exported(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    lenet5 = zoo.find("lenet5")
-    model, _ = passes.run(trace.trace(serving.ServingModule(network, lenet5), (32, 32, 1)))
-    report = verify.verify(model, network, lenet5, digits.load()[1].images_nhwc, 64)
-    place = bundle.Place(tmp_path_factory.mktemp("repository"), "lenet5", 1)
-    bundle.write(place, model, lenet5, bundle.Weights("test", weights.sha256(network)), report, 64)
-    return Exported(network, report, place.repository)
+    path = tmp_path_factory.mktemp("weights") / "lenet5.pth"
+    torch.save(network.state_dict(), path)
+    repository = tmp_path_factory.mktemp("repository")
+    (made,) = export("lenet5", repository, options.Options(weights=str(path), outputs=("probabilities",)))
+    return Exported(network, made, repository, path)
+
+
+def export(target: str, repository: pathlib.Path, chosen: options.Options, name: str = "") -> list[bundle.Bundle]:
+    """Export as the command does, without its output; what was written."""
+    with bundle.Staging(repository) as staging:
+        source = sources.find(target, chosen)
+        labels = tuple(map(str, range(source.facts.classes)))
+        place = bundle.Place(name or source.facts.name, 1)
+        made = pipeline.export(source, place, chosen, labels, lambda step: contextlib.nullcontext())
+        for one in made:
+            staging.add(one)
+        staging.commit()
+    return made
 
 
 @pytest.fixture(scope="session")

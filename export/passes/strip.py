@@ -8,14 +8,14 @@ import onnx
 
 def strip(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
     """Clear metadata, doc strings, value_info and the producer on model, graph, nodes and tensors."""
-    stripped = onnx.ModelProto()
-    stripped.CopyFrom(model)
-    graph = stripped.graph
-    for holder in (stripped, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+    before = onnx.ModelProto()
+    before.CopyFrom(model)
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         holder.ClearField("metadata_props")
         holder.ClearField("doc_string")
     for field in ("producer_name", "producer_version", "domain", "model_version"):
-        stripped.ClearField(field)
+        model.ClearField(field)
     del graph.value_info[:]
     graph.name = "fovea"
-    return stripped, stripped != model
+    return model, before != model

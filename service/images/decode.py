@@ -9,6 +9,7 @@ codec: its resize is the reference that torchvision's transforms are defined by.
 import dataclasses
 import io
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,10 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How an image becomes a row; the plain form of the manifest's ImageSpec, sizes in pixels."""
+    """How an image becomes a row; the plain form of the manifest's ImageSpec, sizes in pixels.
+
+    A height and width of 0: the image keeps its size.
+    """
 
     input: str
     height: int
@@ -53,8 +57,13 @@ class ImageSpec:
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of one row."""
+        """(height, width, channels) of one row; 0 where the image decides."""
         return (self.height, self.width, 1 if self.mode == "L" else 3)
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether every image keeps its size."""
+        return not self.height
 
 
 def image_spec(message: manifest_pb2.ImageSpec) -> ImageSpec:
@@ -63,7 +72,8 @@ def image_spec(message: manifest_pb2.ImageSpec) -> ImageSpec:
     Raises:
         ValueError: a field has no value, or one that this version does not know.
     """
-    for field in ("color", "resize", "interpolation", "input", "height", "width"):
+    sizes = () if message.resize == manifest_pb2.RESIZE_NONE else ("height", "width")
+    for field in ("color", "resize", "interpolation", "input", *sizes):
         if not getattr(message, field):
             raise ValueError(f"the manifest's image spec has no {field}")
     shorter_side = message.resize_px if message.resize == manifest_pb2.RESIZE_SHORTER_SIDE else 0
@@ -82,8 +92,30 @@ def image_spec(message: manifest_pb2.ImageSpec) -> ImageSpec:
     )
 
 
+def row_shape(files: Sequence[bytes], spec: ImageSpec, limits: Limits) -> tuple[int, int, int]:
+    """Return the shape of the rows that the images of one request become: (height, width, channels).
+
+    Where images keep their size, it is read from their headers.
+
+    Raises:
+        BadImage: an image is not readable, over a limit, or has another size than the first.
+    """
+    if not spec.keeps_size:
+        return spec.row_shape
+    sizes = [_open(file, index, limits).size for index, file in enumerate(files)]
+    for index, (width, height) in enumerate(sizes):
+        if (width, height) != sizes[0]:
+            raise errors.BadImage(
+                index,
+                f"the image is {width}x{height} pixels and the request's first is {sizes[0][0]}x{sizes[0][1]}; "
+                "this model takes images as they are, and one request is one tensor",
+                "send images of different sizes in requests of their own",
+            )
+    return (sizes[0][1], sizes[0][0], spec.row_shape[2])
+
+
 def decode_into(row_hwc: NDArray[np.uint8], file: bytes, index: int, spec: ImageSpec, limits: Limits) -> None:
-    """Decode, convert, resize and crop `file` into `row_hwc`, uint8 of spec.row_shape.
+    """Decode, convert, resize and crop `file` into `row_hwc`, uint8 of the shape that `row_shape` gave.
 
     Args:
         row_hwc: written whole.
@@ -102,7 +134,8 @@ def decode_into(row_hwc: NDArray[np.uint8], file: bytes, index: int, spec: Image
         raise errors.BadImage(
             index, f"the {image.format} data is damaged ({error})", "send the file as it was written, whole"
         ) from error
-    row_hwc[...] = pixels.reshape(spec.row_shape)[..., ::-1] if spec.is_bgr else pixels.reshape(spec.row_shape)
+    pixels_hwc = pixels.reshape(row_hwc.shape)
+    row_hwc[...] = pixels_hwc[..., ::-1] if spec.is_bgr else pixels_hwc
 
 
 def _open(file: bytes, index: int, limits: Limits) -> Image.Image:
@@ -143,6 +176,8 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _fit(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    if spec.keeps_size:
+        return image
     if not spec.shorter_side:
         size = (spec.width, spec.height)
         return image if image.size == size else image.resize(size, spec.filter)

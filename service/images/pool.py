@@ -63,11 +63,12 @@ class DecodePool:
             Rows (N, H, W, C) uint8.
 
         Raises:
-            BadImage: the first image that cannot be decoded; the request's others are dropped.
+            BadImage: the first image that cannot be decoded; the request's others are dropped. Or images
+                of different sizes for a model that takes them as they are.
         """
         started_s = time.perf_counter()
         loop = asyncio.get_running_loop()
-        rows_nhwc = np.empty((len(files), *spec.row_shape), np.uint8)
+        rows_nhwc = np.empty((len(files), *decode.row_shape(files, spec, self._limits)), np.uint8)
         job = _Job(files, spec, rows_nhwc, loop.create_future(), len(files))
         if not self._pending:
             loop.call_soon(self._hand_over, loop)

@@ -61,7 +61,7 @@ class Loader:
         """Load one model; returns when it can serve at full speed. Blocks: call it beside the event loop.
 
         Raises:
-            ModelLoadError: says why not.
+            ModelLoadError: says why not. NotForThisDevice: it is a variant for another provider.
         """
         started_s = time.perf_counter()
         said, noted = model_config.read(folder.name, folder.path / "config.pbtxt")
@@ -73,6 +73,7 @@ class Loader:
         if said is None:
             log.warning("model %s: no config.pbtxt, so its requests are not batched", folder.name)
         described = manifest.read(folder.name, loaded.metadata)
+        manifest.check_provider(folder.name, described, self.options.provider.name)
         replayed = goldens.replay(
             folder.name, folder.version_path / "evidence", described, loaded, self.options.provider.name
         )
@@ -180,14 +181,14 @@ def _properties(options: session.Options, described: manifest_pb2.Manifest | Non
 
 def _warm(served: ServedModel) -> None:
     """Run the smallest and the largest batch, so that no request pays for first-time work."""
+    if any(-1 in spec.shape[1:] for spec in served.inputs.values()):
+        return  # a size that only the request knows cannot be made up: some graphs refuse wrong ones
     shapes: Sequence[int] = (1, served.config.max_batch_size) if served.is_batched else (1,)
     for samples in shapes:
         inputs = {
             spec.name: np.zeros(_warm_shape(spec, samples, served.is_batched), spec.datatype.numpy)
             for spec in served.inputs.values()
         }
-        if any(-1 in spec.shape[1:] for spec in served.inputs.values()):
-            return  # a size that only the request knows cannot be made up: some graphs refuse wrong ones
         try:
             served.session.run(inputs, served.outputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this

@@ -31,6 +31,16 @@ def read(model: str, metadata: dict[str, str]) -> manifest_pb2.Manifest | None:
     return manifest
 
 
+def check_provider(model: str, manifest: manifest_pb2.Manifest | None, provider: str) -> None:
+    """Refuse a variant that was made for other providers.
+
+    Raises:
+        NotForThisDevice: says for which.
+    """
+    if manifest is not None and manifest.providers and provider not in manifest.providers:
+        raise errors.NotForThisDevice(model, manifest.precision, manifest.providers, provider)
+
+
 def image_spec(model: str, manifest: manifest_pb2.Manifest | None) -> decode.ImageSpec | None:
     """Return how images feed the model; None if they do not.
 
