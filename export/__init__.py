@@ -1,6 +1,9 @@
 """From a PyTorch network to a verified ONNX model in a repository.
 
-    zoo ─▶ weights ─▶ serving (uint8 in, normalisation folded) ─▶ trace ─▶ passes ─▶ verify ─▶ bundle
+    zoo, file.py, file.onnx ─sources─▶ traced graph + what it must compute (weights, tapped, trace, reference)
+        ─passes─▶ one plain graph, bytes in ─verify─▶ fp32 ─precision─▶ fp16, int8
+            ─costs, latency, report─▶ evidence ─bundle─▶ the repository, all of it or nothing
 
-Each step is a module; `cli` runs them in this order. Nothing is written before it is verified.
+Each step is a module; `pipeline` runs them in this order for one network, `command` for one or all.
+Nothing is written before it is verified.
 """

@@ -59,13 +59,17 @@ def run(targets: Sequence[str], chosen: options.Options, destination: Destinatio
                 _check(staging, destination.name or target, destination.version, one)
         made = [
             made
-            for target, one in _with_bar(asked)
+            for target, one, step in _shown(asked)
             if one is not None
-            for made in _export(target, one, destination, staging)
+            for made in _export(target, one, destination, staging, step)
         ]
         paths = staging.commit()
     skipped = [target for target, one in asked.items() if one is None]
-    _show_one(made, paths) if len(made) == 1 else _show_many(made, skipped, destination.repository)
+    if len(targets) == 1:
+        for model, path in zip(made, paths, strict=True):
+            _show_one(model.evidence, path)
+    else:
+        _show_many(made, skipped, destination.repository)
 
 
 def _for_one_of_many(target: str, chosen: options.Options) -> options.Options | None:
@@ -87,13 +91,16 @@ def _check(staging: bundle.Staging, name: str, version: int, chosen: options.Opt
         staging.check(bundle.Place(name + precision.PRECISIONS[kind].suffix, version))
 
 
-def _with_bar(asked: dict[str, options.Options | None]) -> Iterator[tuple[str, options.Options | None]]:
-    """Yield what is to be exported, with a progress bar over it if it is more than one."""
+def _shown(
+    asked: dict[str, options.Options | None],
+) -> Iterator[tuple[str, options.Options | None, pipeline.Step]]:
+    """Yield what is to be exported, and what shows its steps: a line for each, or a bar over many networks."""
     if len(asked) == 1:
-        yield from asked.items()
+        for target, chosen in asked.items():
+            yield target, chosen, _timed
         return
     columns = (
-        rich.progress.TextColumn("{task.description:<14}"),
+        rich.progress.TextColumn("{task.description:<24}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
@@ -101,19 +108,29 @@ def _with_bar(asked: dict[str, options.Options | None]) -> Iterator[tuple[str, o
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(asked))
         for target, chosen in asked.items():
-            bar.update(task, description=target)
-            yield target, chosen
+
+            def step(name: str, target: str = target) -> contextlib.AbstractContextManager[None]:
+                bar.update(task, description=f"{target}: {name}")
+                return contextlib.nullcontext()
+
+            yield target, chosen, step
             bar.advance(task)
 
 
-def _export(target: str, chosen: options.Options, destination: Destination, staging: bundle.Staging) -> Iterator[Made]:
+def _export(
+    target: str,
+    chosen: options.Options,
+    destination: Destination,
+    staging: bundle.Staging,
+    step: pipeline.Step,
+) -> Iterator[Made]:
     started_s = time.perf_counter()
-    with _step(f"{target}: trace"):
+    with step("trace"):
         source = sources.find(target, chosen)
     place = bundle.Place(destination.name or source.facts.name, destination.version)
     _check(staging, place.name, place.version, chosen)
     labels = read_labels(chosen.labels, source.facts)
-    for one in pipeline.export(source, place, chosen, labels, lambda name: _step(f"{target}: {name}")):
+    for one in pipeline.export(source, place, chosen, labels, step):
         staging.add(one)
         yield Made(one.place, one.evidence, time.perf_counter() - started_s)
 
@@ -139,10 +156,11 @@ def read_labels(path: pathlib.Path | None, facts: subject.Facts) -> tuple[str, .
 
 
 @contextlib.contextmanager
-def _step(name: str) -> Iterator[None]:
+def _timed(name: str) -> Iterator[None]:
     started_s = time.perf_counter()
-    yield
-    console.print(f"[green]✓[/green] {name:<24} {time.perf_counter() - started_s:6.2f} s")
+    with console.status(name):
+        yield
+    console.print(f"[green]✓[/green] {name:<7} {time.perf_counter() - started_s:6.2f} s")
 
 
 @contextlib.contextmanager
@@ -159,17 +177,15 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _show_one(made: Sequence[Made], paths: Sequence[pathlib.Path]) -> None:
-    (one,), (path,) = made, paths
-    found = one.evidence
-    table = rich.table.Table(show_header=False, box=None)
+def _show_one(found: evidence.Evidence, path: pathlib.Path) -> None:
+    table = rich.table.Table(show_header=False, box=None, title=found.identity.name, title_justify="left")
     table.add_row("parameters", f"{found.costs.parameters:,}")
     table.add_row("MACs", f"{found.costs.macs:,} an image")
     table.add_row("graph", f"{sum(found.operators.exported.values())} nodes, {found.identity.graph_bytes:,} bytes")
     table.add_row("sha256", found.identity.graph_sha256)
-    table.add_row("parity", _parity(found))
+    table.add_row("parity", f"{_parity(found)}, allowed {found.gate:.0e}")
     table.add_row("batches", _batches(found))
-    table.add_row("speed", _speed(found))
+    table.add_row("speed", " ".join(_speed(found)))
     for note in found.notes:
         table.add_row("note", note)
     table.add_row("written", str(path))
@@ -179,28 +195,30 @@ def _show_one(made: Sequence[Made], paths: Sequence[pathlib.Path]) -> None:
 
 def _show_many(made: Sequence[Made], skipped: Sequence[str], repository: pathlib.Path) -> None:
     table = rich.table.Table("model", box=None)
-    for title in ("parameters", "MMACs", "nodes", "optimized", "MB", "parity", "batch-invariant", "speed", "s"):
-        table.add_column(title, justify="right")
+    for title in ("parameters", "GMACs", "nodes", "optimized", "MB", "parity", "speed", "s"):
+        table.add_column(title, justify="right", no_wrap=True)
     for one in made:
         found = one.evidence
         table.add_row(
-            *(one.place.name, f"{found.costs.parameters:,}", f"{found.costs.macs / 1e6:,.1f}"),
+            *(one.place.name, f"{found.costs.parameters:,}", f"{found.costs.macs / 1e9:.3f}"),
             *(str(sum(found.operators.exported.values())), str(sum(found.operators.optimized.values()))),
-            *(f"{found.identity.graph_bytes / 1e6:.1f}", _parity(found)),
-            *("yes" if found.is_batch_invariant else "no", _speed(found), f"{one.seconds:.0f}"),
+            *(f"{found.identity.graph_bytes / 1e6:.1f}", _parity(found), _speed(found)[0], f"{one.seconds:.0f}"),
         )
     console.print(table)
-    console.print(f"{len(made)} models written to {repository}; each has its report in VERSION/evidence/report.html")
+    console.print(
+        "parity: the furthest that any output is off, of at most 1e-05 for fp32; speed: against PyTorch eager "
+        "(variants: against fp32), medians; optimized: nodes that ONNX Runtime makes of it on the CPU"
+    )
+    console.print(f"{len(made)} models written to {repository}, each with its report in VERSION/evidence/report.html")
     for target in skipped:
         console.print(f"[yellow]skipped[/yellow] {target}: it has no published weights; export it with --weights")
 
 
 def _parity(found: evidence.Evidence) -> str:
     if found.agreement is not None:
-        top1 = "" if found.agreement.top1 is None else f", top-1 equal in {found.agreement.top1:.1%}"
-        return f"{found.agreement.worst:.1e} from fp32{top1}"
-    worst = max(max(row.float32, row.float64 or 0) for row in found.parity)
-    return f"{worst:.1e} of {found.gate:.0e}"
+        top1 = "" if found.agreement.top1 is None else f", top-1 {found.agreement.top1:.1%}"
+        return f"{found.agreement.worst:.1e}{top1}"
+    return f"{max(max(row.float32, row.float64 or 0) for row in found.parity):.1e}"
 
 
 def _batches(found: evidence.Evidence) -> str:
@@ -209,8 +227,9 @@ def _batches(found: evidence.Evidence) -> str:
     return "each row equal to itself alone, to the bit" if found.is_batch_invariant else "rows differ in company"
 
 
-def _speed(found: evidence.Evidence) -> str:
+def _speed(found: evidence.Evidence) -> tuple[str, str]:
+    """How much faster than the other way that was timed with it, and which that was."""
     if len(found.latency) < 2:
-        return "not measured"
+        return "-", "not measured"
     ours, other = found.latency[-2:]
-    return f"{other.median_s / ours.median_s:.2f}x {other.what} at batch {ours.batch}"
+    return f"{other.median_s / ours.median_s:.2f}x", f"{other.what} at batch {ours.batch}"

@@ -183,8 +183,12 @@ def _variant(kind: precision.Precision, exact: Graph, source: subject.Source, ch
         raise errors.VerificationError(wrong)
     onnx.checker.check_model(model, full_check=True)
     timed = [row for batch in _LATENCY_BATCHES for row in _beside_fp32(kind, exact.model, model, judged, batch)]
-    result = verify.Result((), exact.result.is_batch_invariant)
-    return dataclasses.replace(exact, precision=kind, model=model, result=result, latency=tuple(timed), agreement=found)
+    invariant = verify.is_batch_invariant(runtime.Session(model), verify.Trial(where, judged))
+    if exact.batch_max and not invariant:
+        raise errors.VerificationError([f"{kind.name}: a row computed alone differs from the same row in a batch"])
+    return dataclasses.replace(
+        exact, precision=kind, model=model, result=verify.Result((), invariant), latency=tuple(timed), agreement=found
+    )
 
 
 def _beside_fp32(

@@ -85,12 +85,12 @@ def verify(
     violations = [_violation(row) for row in parity if _is_off(row)]
     for trial in trials:
         violations += _wrong_best(session, trial)
-    is_batch_invariant = _is_batch_invariant(session, trials[-1]) if len(batches) > 1 else None
-    if must_batch and is_batch_invariant is False:
+    invariant = is_batch_invariant(session, trials[-1]) if len(batches) > 1 else None
+    if must_batch and invariant is False:
         violations.append("a row computed alone differs from the same row in a batch")
     if violations:
         raise errors.VerificationError(violations)
-    return Result(tuple(parity), is_batch_invariant)
+    return Result(tuple(parity), invariant)
 
 
 def structure(model: onnx.ModelProto, outputs: Sequence[str]) -> list[str]:
@@ -225,7 +225,8 @@ def _wrong_best(session: runtime.Session, trial: Trial) -> list[str]:
     return violations
 
 
-def _is_batch_invariant(session: runtime.Session, trial: Trial) -> bool:
+def is_batch_invariant(session: runtime.Session, trial: Trial) -> bool:
+    """Return whether rows computed alone are, to the bit, what they are in a batch."""
     count = min(_INVARIANCE_ROWS, trial.rows)
     together = session.run(trial.batch(count))
     for row in range(count):
