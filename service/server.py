@@ -100,9 +100,7 @@ class Server:
         return await _load_all(loader, repository.scan(chosen.repository))
 
 
-async def _load_all(
-    loader: lifecycle.Loader, folders: Sequence[repository.ModelFolder]
-) -> list[lifecycle.ServedModel]:
+async def _load_all(loader: lifecycle.Loader, folders: Sequence[repository.ModelFolder]) -> list[lifecycle.ServedModel]:
     """Load every model. A repository holds variants for several devices: those for others stay aside, aloud.
 
     Raises:
