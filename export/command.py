@@ -223,7 +223,7 @@ def _parity(found: evidence.Evidence) -> str:
 
 def _batches(found: evidence.Evidence) -> str:
     if found.is_batch_invariant is None:
-        return "not batched"
+        return "not batched" if found.agreement is None else "not compared: this variant is not for the CPU"
     return "each row equal to itself alone, to the bit" if found.is_batch_invariant else "rows differ in company"
 
 

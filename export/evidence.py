@@ -152,7 +152,7 @@ class Evidence:
     """What a difference may be at most: 1e-5 for fp32."""
     parity: tuple[Parity, ...]
     is_batch_invariant: bool | None
-    """None for a graph without a batch dimension."""
+    """None for a graph without a batch dimension, and for a variant that is not for the CPU."""
     latency: tuple[Latency, ...]
     machine: str
     """CPU and threads that the latencies were measured with."""

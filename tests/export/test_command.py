@@ -22,7 +22,7 @@ def test_a_network_is_exported_with_its_figures_printed(tmp_path: pathlib.Path) 
     assert result.returncode == 0, result.stderr
     words = " ".join(result.stdout.split())
     assert "61,706" in words
-    assert "of 1e-05" in words
+    assert "allowed 1e-05" in words
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["five"]
     assert (tmp_path / "m/five/7/model.onnx").is_file()
     assert (tmp_path / "m/five/7/evidence/report.html").is_file()
