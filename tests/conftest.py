@@ -21,7 +21,7 @@ from PIL import Image
 from export import bundle, digits, options, pipeline, reference, signature, sources, zoo
 
 FOVEA = str(pathlib.Path(sys.executable).with_name("fovea"))
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 
 
 @dataclasses.dataclass(frozen=True)

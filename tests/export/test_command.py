@@ -6,9 +6,13 @@ import subprocess
 import sys
 import time
 
+import onnx
 import pytest
+from google.protobuf import text_format
 
-from tests.conftest import FOVEA
+from export import zoo
+from protos import model_config_pb2
+from tests.conftest import FOVEA, running
 
 
 def run(*arguments: str, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
@@ -96,3 +100,23 @@ def test_help_loads_no_torch() -> None:
     program = "import sys, export.cli; print('torch' in sys.modules or 'onnx' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_the_whole_zoo_is_exported_and_served(tmp_path: pathlib.Path) -> None:
+    repository = tmp_path / "models"
+    result = run("--all", "--weights", "random", "--repository", str(repository), timeout_s=1800)
+    assert result.returncode == 0, result.stderr
+    assert f"{len(zoo.ZOO)} models written" in result.stdout
+    assert {path.name for path in repository.iterdir()} == set(zoo.ZOO)
+    for name in zoo.ZOO:
+        graph = onnx.load(repository / name / "1/model.onnx").graph
+        config = text_format.Parse((repository / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        for entries, values in ((config.input, graph.input), (config.output, graph.output)):
+            wanted = [
+                (value.name, [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]) for value in values
+            ]
+            assert [(entry.name, [-1, *entry.dims]) for entry in entries] == wanted
+        assert (repository / name / "1/evidence/golden.npz").stat().st_size < 1_000_000
+    with running(repository, tmp_path / "log", "--device", "cpu") as server:
+        assert server.log().count("goldens reproduced") == len(zoo.ZOO)
