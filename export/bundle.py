@@ -152,6 +152,8 @@ class Staging:
         parts = [name for name in ("config.pbtxt", manifest.LABELS) if (self._folder / place.name / name).exists()]
         for name in (*parts, str(place.version)):
             target, aside = home / name, self._folder / place.name / f"{name}.replaced"
+            if target.is_dir() and name != str(place.version):
+                raise IsADirectoryError(21, f"{target} is a folder, where a file belongs")
             if target.exists():
                 target.rename(aside)
                 undo.append(lambda target=target, aside=aside: aside.rename(target))  # type: ignore[misc]  # bound now
@@ -175,39 +177,67 @@ def _write_version(folder: pathlib.Path, bundle: Bundle) -> None:
 def _config(home: pathlib.Path, bundle: Bundle) -> str | None:
     """Return the config.pbtxt to write; None keeps the one that is there, which may have been tuned by hand.
 
-    It is kept while it describes the same tensors and batch. Other versions of the model share it and
-    labels.txt, so what would change them under those versions is refused.
+    It is kept while it describes the same tensors, and at most the batch that was verified; otherwise these are
+    brought up to date and the rest is kept. Other versions of the model share it and labels.txt, so what would
+    change them under those versions is refused.
     """
-    path, labels_path = home / "config.pbtxt", home / manifest.LABELS
     others = [
         folder.name
         for folder in (home.iterdir() if home.is_dir() else ())
         if folder.is_dir() and folder.name.isdigit() and folder.name != str(bundle.place.version)
     ]
-    text = text_format.MessageToString(bundle.config)
-    if not path.exists():
-        return text
-    agrees = _describes_the_same(path, bundle.config)
-    labels = manifest.labels_text(bundle.labels)
-    has_same_labels = (labels_path.read_text() if labels_path.exists() else "") == labels
-    if others and not (agrees and has_same_labels):
-        what = "tensors, batch or provider" if not agrees else "labels"
+    there = _read_config(home / "config.pbtxt")
+    if there is None and not others:
+        return text_format.MessageToString(bundle.config)
+    agrees = there is None or _describes_the_same(there, bundle.config)
+    labels = _read(home / manifest.LABELS)
+    if others and not (agrees and labels == manifest.labels_text(bundle.labels).encode()):
         raise errors.RepositoryError(
-            f"version {', '.join(sorted(others, key=int))} of {bundle.place.name!r} has other {what}, and all versions "
-            "of a model share config.pbtxt and labels.txt; choose another name with --name"
+            f"version {', '.join(sorted(others, key=int))} of {bundle.place.name!r} has other "
+            f"{'labels' if agrees else 'tensors or a larger batch'}, and all versions of a model share "
+            f"config.pbtxt and {manifest.LABELS}; choose another name with --name"
         )
-    return None if agrees else text
+    if there is None:
+        return text_format.MessageToString(bundle.config)
+    return None if agrees else text_format.MessageToString(_merged(there, bundle.config))
 
 
-def _describes_the_same(path: pathlib.Path, config: model_config_pb2.ModelConfig) -> bool:
+def _read_config(path: pathlib.Path) -> model_config_pb2.ModelConfig | None:
+    """Return the config that is there; None if there is none, or nothing that can be read as one."""
     there = model_config_pb2.ModelConfig()
     try:
-        text_format.Parse(path.read_text(), there)
-    except (text_format.ParseError, UnicodeDecodeError):
-        return False
-    return there.max_batch_size == config.max_batch_size and all(
-        list(getattr(there, field)) == list(getattr(config, field)) for field in ("input", "output")
-    )
+        text_format.Parse(_read(path), there)
+    except text_format.ParseError as error:
+        raise errors.RepositoryError(
+            f"{path} cannot be read: {error}; mend it or remove it, then export again"
+        ) from error
+    return there if there.ListFields() else None
+
+
+def _read(path: pathlib.Path) -> bytes:
+    """Return a file's content; nothing if it is not there."""
+    with _explained(path.parent):
+        return path.read_bytes() if path.exists() else b""
+
+
+def _describes_the_same(there: model_config_pb2.ModelConfig, config: model_config_pb2.ModelConfig) -> bool:
+    """Whether a config, perhaps tuned by hand to a smaller batch, still fits."""
+    has_batch = config.max_batch_size > 0
+    fits = 0 < there.max_batch_size <= config.max_batch_size if has_batch else there.max_batch_size == 0
+    return fits and all(list(getattr(there, field)) == list(getattr(config, field)) for field in ("input", "output"))
+
+
+def _merged(there: model_config_pb2.ModelConfig, config: model_config_pb2.ModelConfig) -> model_config_pb2.ModelConfig:
+    """Return the new tensors and batch, with everything else that somebody has set."""
+    merged = model_config_pb2.ModelConfig()
+    merged.CopyFrom(there)
+    for field in ("input", "output"):
+        merged.ClearField(field)
+        getattr(merged, field).extend(getattr(config, field))
+    merged.name, merged.platform, merged.max_batch_size = config.name, config.platform, config.max_batch_size
+    if not config.max_batch_size:
+        merged.ClearField("dynamic_batching")
+    return merged
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ def export(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flag
             min=1, help="Largest batch that is served, and verified; default: 32, digits 64.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For random weights and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="For random weights and training.")] = 0,
 ) -> None:
     """Turn a network into a verified ONNX model in a model repository."""
     try:

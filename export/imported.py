@@ -14,6 +14,13 @@ from onnx import shape_inference
 from export import errors, options, preprocessing, reference, signature, subject
 from export.passes import edges
 
+_T = onnx.TensorProto
+CHECKED = frozenset(
+    {_T.BOOL, _T.UINT8, _T.UINT16, _T.UINT32, _T.UINT64, _T.INT8, _T.INT16, _T.INT32, _T.INT64}
+    | {_T.FLOAT16, _T.FLOAT, _T.DOUBLE}
+)
+"""Types of elements that inputs can be made up in."""
+
 OPSET_MIN = 13
 """Below it, operators that the passes rewrite have other forms."""
 
@@ -27,6 +34,8 @@ def source(path: pathlib.Path, chosen: options.Options) -> subject.Source:
     """
     _check(chosen)
     content, model = _read(path)
+    if chosen.input_size:
+        _pin(path, model, chosen.input_size)
     _let_out(model, chosen.stages)
     if chosen.has_probabilities or chosen.tops:
         _name_logits(model)
@@ -87,7 +96,45 @@ def _read(path: pathlib.Path) -> tuple[bytes, onnx.ModelProto]:
             f"{path} has opset {opset}; at least {OPSET_MIN} is needed: convert it with onnx.version_converter, "
             "or export it again"
         )
+    _refuse_odd(path, model)
     return content, model
+
+
+def _refuse_odd(path: pathlib.Path, model: onnx.ModelProto) -> None:
+    """Refuse inputs and outputs that cannot be checked: no tensors, text, half of an exotic type, no dimensions."""
+    inputs = _taken(model)
+    odd = [value.name for value in (*inputs, *model.graph.output) if value.type.WhichOneof("value") != "tensor_type"]
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inputs, *model.graph.output)}
+    odd += [name for name, kind in kinds.items() if kind not in CHECKED]
+    odd += [value.name for value in inputs if not value.type.tensor_type.shape.dim]
+    if odd or not inputs:
+        what = f"{', '.join(dict.fromkeys(odd))} cannot be checked" if inputs else "the graph has no inputs"
+        raise errors.UnsupportedNetwork(
+            f"{path}: {what}; inputs and outputs must be tensors of numbers (no text, bfloat16, sequences), "
+            "inputs with at least one dimension"
+        )
+
+
+def _taken(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a caller gives: old files list their weights as inputs too."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def _pin(path: pathlib.Path, model: onnx.ModelProto, shape_chw: tuple[int, int, int]) -> None:
+    """Fix the free sizes of images to those that are checked: only what was verified is served."""
+    for value in _taken(model):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) != 4:
+            continue
+        wrong = [size for dim, size in zip(dims[1:], shape_chw, strict=True) if dim.dim_value not in (0, size)]
+        if wrong:
+            has = "x".join(str(dim.dim_value or "?") for dim in dims[1:])
+            raise errors.OptionError(
+                f"--input-size {'x'.join(map(str, shape_chw))}: input {value.name!r} of {path} is {has}; leave it out"
+            )
+        for dim, size in zip(dims[1:], shape_chw, strict=True):
+            dim.dim_value = size
 
 
 def _let_out(model: onnx.ModelProto, stages: tuple[str, ...]) -> None:
@@ -102,17 +149,24 @@ def _let_out(model: onnx.ModelProto, stages: tuple[str, ...]) -> None:
 
 def _name_logits(model: onnx.ModelProto) -> None:
     """Name the one output (N, K) `logits`, which scores are made of."""
-    found = [value.name for value in model.graph.output if len(value.type.tensor_type.shape.dim) == 2]
+    found = _class_scores(model)
     if len(found) != 1:
         raise errors.OptionError(
-            f"probabilities and best classes need one output (N, classes); the graph has {', '.join(found) or 'none'}"
+            "probabilities and best classes need one float output (N, classes); the graph has "
+            f"{', '.join(value.name for value in found) or 'none'}"
         )
-    edges.rename(model, found[0], signature.LOGITS)
+    edges.rename(model, found[0].name, signature.LOGITS)
+
+
+def _class_scores(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    values = [value for value in model.graph.output if value.type.tensor_type.elem_type in kinds]
+    return [value for value in values if len(value.type.tensor_type.shape.dim) == 2]
 
 
 def _as_image(model: onnx.ModelProto, chosen: options.Options) -> preprocessing.Preprocessing:
     """Make the graph's one input the image, and return how pixels become it."""
-    taken = [value for value in model.graph.input if value.name not in {t.name for t in model.graph.initializer}]
+    taken = _taken(model)
     dims = taken[0].type.tensor_type.shape.dim if taken else []
     is_float = bool(taken) and taken[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     if len(taken) != 1 or not is_float or len(dims) != 4 or not dims[0].dim_param:
@@ -122,8 +176,7 @@ def _as_image(model: onnx.ModelProto, chosen: options.Options) -> preprocessing.
         )
     sizes = [dim.dim_value for dim in dims[1:]]
     shape_chw = (sizes[0], sizes[1], sizes[2])
-    if chosen.input_size:
-        shape_chw = chosen.input_size
+    shape_chw = chosen.input_size or shape_chw
     if shape_chw[0] not in {1, 3}:
         raise errors.OptionError(f"--input uint8-nhwc needs 1 or 3 channels; the graph has {shape_chw[0]}")
     dims[0].dim_param = signature.BATCH
@@ -142,8 +195,5 @@ def _has_batch(model: onnx.ModelProto) -> bool:
 
 
 def _classes(model: onnx.ModelProto) -> int:
-    for value in model.graph.output:
-        dims = value.type.tensor_type.shape.dim
-        if value.name == signature.LOGITS and len(dims) == 2:
-            return int(dims[1].dim_value)
-    return 0
+    found = _class_scores(model)
+    return int(found[0].type.tensor_type.shape.dim[1].dim_value) if len(found) == 1 else 0

@@ -40,8 +40,8 @@ def measure(ways: Mapping[str, Callable[[], object]], batch: int, budget_s: floa
 
 
 def machine() -> str:
-    """Return the processor and how many of its cores this process may use."""
+    """Return the processor, how many of its cores this process may use, and how busy they were in the last minute."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if pathlib.Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{model}, {cores} cores, load {os.getloadavg()[0]:.1f}"

@@ -227,7 +227,7 @@ def _bundle(
     described = manifest.manifest(source.facts, graph.precision, chosen.layout, labels)
     content = manifest.content(graph.model, described)
     smallest = min(tried, key=lambda trial: next(iter(trial.inputs.values()))[0].nbytes)
-    inputs, outputs, left_out = verify.goldens(graph.model, smallest.inputs)
+    inputs, outputs, left_out = verify.goldens(graph.model, smallest.inputs, is_batched=graph.batch_max > 0)
     found = _evidence(graph, source, named, content, left_out)
     pictures = inspection.pictures(graph.model, found, labels, tried[-1].batch(1))
     return bundle.Bundle(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export import preprocessing, runtime, signature, tapped
+from export import errors, preprocessing, runtime, signature, tapped
 
 ROWS_AT_ONCE = 8
 """So that float64 feature maps of a deep network fit into memory at any batch size."""
@@ -86,7 +86,7 @@ class TorchReference:
     def _run_some(self, network: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> dict[str, NDArray[Any]]:
         with torch.inference_mode():
             tensors = dict(zip(self._names, network(self._normalised(images, dtype)), strict=True))
-            if signature.LOGITS in tensors:
+            if signature.LOGITS in tensors and tensors[signature.LOGITS].is_floating_point():
                 tensors[signature.PROBABILITIES] = torch.softmax(tensors[signature.LOGITS], 1)
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
@@ -122,7 +122,13 @@ class GraphReference:
 
     def run(self, inputs: runtime.Arrays, dtype: type[np.floating[Any]]) -> dict[str, NDArray[Any]]:
         """Return name → output, in the types of the graph."""
-        outputs = self._session.run(self._as_it_takes(inputs))
+        try:
+            outputs = self._session.run(self._as_it_takes(inputs))
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            reason = str(error).partition("\n")[0]
+            raise errors.UnsupportedNetwork(
+                f"the graph cannot be run as it is on the inputs that it is checked with: {reason}"
+            ) from error
         if signature.LOGITS in outputs:
             shifted = outputs[signature.LOGITS].astype(np.float64)
             shares = np.exp(shifted - shifted.max(1, keepdims=True))

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -79,6 +80,7 @@ def _from_file(target: str, chosen: options.Options) -> subject.Source:
                 f"{target} cannot run on two images of {'x'.join(map(str, chosen.input_size))}: {error}; "
                 "check --input-size, and that forward takes one (N, C, H, W) float32 tensor"
             ) from error
+    stages = tapped.observed(network, torch.zeros(2, *chosen.input_size))
     logits = outputs.get(signature.LOGITS)
     return _traced(
         subject.Facts(
@@ -87,7 +89,7 @@ def _from_file(target: str, chosen: options.Options) -> subject.Source:
             weights_source=loaded_from,
             weights_sha256=sha256,
             outputs=tuple(outputs),
-            stages={name: name for name, _ in network.named_children()},
+            stages={name: name for name, _ in network.named_children() if stages.get(name) == ""},
             parameters=_parameters(network),
             preprocessing=described,
             network=network,
@@ -105,6 +107,8 @@ def _traced(facts: subject.Facts, chosen: options.Options) -> subject.Source:
     asked = {stage: facts.stages.get(stage, stage) for stage in chosen.stages}
     taps = {**facts.stages, **asked}
     height, width = subject.usual_size(facts.preprocessing)
+    if asked:
+        _refuse_hidden(asked, facts.network, torch.zeros(1, facts.preprocessing.channels, height, width))
     network = tapped.Tapped(facts.network, taps)
     try:
         graph = trace.trace(
@@ -117,6 +121,18 @@ def _traced(facts: subject.Facts, chosen: options.Options) -> subject.Source:
         network.release()
     wanted = reference.TorchReference(facts.network, facts.outputs, asked, facts.preprocessing, chosen.layout)
     return subject.Source(facts, graph, wanted)
+
+
+def _refuse_hidden(asked: Mapping[str, str], network: nn.Module, images_nchw: torch.Tensor) -> None:
+    """Explain stages that are in the network and yet cannot be let out; unknown ones are for `Tapped`."""
+    seen = tapped.observed(network, images_nchw)
+    modules = {path for path, _ in network.named_modules()}
+    for stage, path in asked.items():
+        norm = seen.get(path, "")
+        if norm:
+            raise errors.UnknownStage(stage, f"its batch norm is folded into it; ask for features:{norm}")
+        if path in modules and path not in seen:
+            raise errors.UnknownStage(stage, "the network never calls it, or it does not return one tensor")
 
 
 def _adapted(
@@ -176,7 +192,7 @@ def _built(path: pathlib.Path, function: str) -> nn.Module:
         network = made() if isinstance(made, type) or not isinstance(made, nn.Module) else made
     except errors.ExportError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise errors.UnsupportedNetwork(
             f"{path}:{function} failed with {type(error).__name__}: {error}; it must run and return a torch.nn.Module"
         ) from error

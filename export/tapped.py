@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from export import errors
+from export import errors, signature
 
 
 class Tapped(nn.Module):
@@ -54,6 +54,46 @@ class Tapped(nn.Module):
         return take
 
 
+def observed(network: nn.Module, images_nchw: torch.Tensor) -> dict[str, str]:
+    """Return the submodules whose output can be let out: path → the batch norm behind it, or "".
+
+    A submodule that is never called, or does not return one tensor, is left out. A convolution whose batch
+    norm follows is one with it in the exported graph: nothing can be seen between them.
+    """
+    leaves: list[tuple[str, nn.Module]] = []
+    ends: dict[str, int] = {}
+
+    def watch(path: str, is_leaf: bool) -> Any:
+        def seen(module: nn.Module, arguments: Any, output: Any) -> None:
+            if is_leaf:
+                leaves.append((path, module))
+            if isinstance(output, torch.Tensor) and leaves:
+                ends[path] = len(leaves) - 1
+
+        return seen
+
+    modules = [(path, module) for path, module in network.named_modules() if path]
+    hooks = [module.register_forward_hook(watch(path, not any(module.children()))) for path, module in modules]
+    try:
+        with torch.inference_mode():
+            network(images_nchw)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {path: _norm_behind(leaves, end) for path, end in ends.items()}
+
+
+def _norm_behind(leaves: Sequence[tuple[str, nn.Module]], end: int) -> str:
+    if end + 1 == len(leaves) or not isinstance(leaves[end][1], _CONVOLUTIONS):
+        return ""
+    path, module = leaves[end + 1]
+    return path if isinstance(module, _NORMS) else ""
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def named(result: Any) -> dict[str, torch.Tensor]:
     """Return what a network returned by name.
 
@@ -64,7 +104,7 @@ def named(result: Any) -> dict[str, torch.Tensor]:
         UnsupportedNetwork: something in it is no tensor.
     """
     if isinstance(result, torch.Tensor):
-        return {"logits" if result.ndim == 2 else "output": result}
+        return {signature.LOGITS if result.ndim == 2 and result.is_floating_point() else "output": result}
     if isinstance(result, Mapping):
         outputs = dict(result)
     elif hasattr(result, "_asdict"):
@@ -77,6 +117,12 @@ def named(result: Any) -> dict[str, torch.Tensor]:
     if wrong or not outputs:
         raise errors.UnsupportedNetwork(
             f"the network returns {', '.join(wrong) or 'nothing'}; expected a tensor, or a tuple or dict of tensors"
+        )
+    taken = [name for name in outputs if name == signature.INPUT or str(name).startswith(signature.FEATURES)]
+    if taken:
+        raise errors.UnsupportedNetwork(
+            f"the network names an output {taken[0]!r}, which names something else in every exported graph; "
+            "return it under another name"
         )
     return outputs
 

@@ -96,4 +96,5 @@ def _random(value: onnx.ValueInfoProto, chosen: options.Options, random: np.rand
     dtype = _NUMPY(value.type.tensor_type.elem_type)
     if np.issubdtype(dtype, np.floating):
         return random.standard_normal(shape).astype(dtype)
-    return random.integers(0, 2 if dtype == np.bool_ else 100, shape).astype(dtype)
+    # Whole numbers are pixels if they are bytes, else often places in a table, which may be short.
+    return random.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)

@@ -23,12 +23,18 @@ class Replay:
 
 
 def replay(
-    model: str, evidence: pathlib.Path, manifest: manifest_pb2.Manifest | None, loaded: session.Session, provider: str
+    model: str,
+    evidence: pathlib.Path,
+    manifest: manifest_pb2.Manifest | None,
+    loaded: session.Session,
+    provider: str,
+    *,
+    is_batched: bool = True,
 ) -> Replay | None:
-    """Run the goldens alone and together; None if the model brings none.
+    """Run the goldens together, and each row alone if the model has a batch; None if the model brings none.
 
     Raises:
-        ModelLoadError: an output is further off than the manifest allows for this provider.
+        ModelLoadError: an output is further off than the manifest allows for this provider, or they do not run.
     """
     path = evidence / "golden.npz"
     if manifest is None or not path.exists():
@@ -42,8 +48,12 @@ def replay(
     outputs = {name.removeprefix("output."): rows for name, rows in arrays.items() if name.startswith("output.")}
     rows = len(next(iter(inputs.values())))
     worst = 0.0
-    for part in [slice(0, rows), *(slice(row, row + 1) for row in range(rows))]:
-        answers = loaded.run({name: array[part] for name, array in inputs.items()}, outputs)
+    alone = [slice(row, row + 1) for row in range(rows)] if is_batched else []
+    for part in [slice(0, rows), *alone]:
+        try:
+            answers = loaded.run({name: array[part] for name, array in inputs.items()}, outputs)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise errors.ModelLoadError(model, f"its golden inputs do not run: {error}") from error
         worst = max(worst, *(_distance(answers[name], golden[part]) for name, golden in outputs.items()))
     if not worst <= tolerances[provider]:
         raise errors.ModelLoadError(

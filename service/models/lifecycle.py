@@ -75,7 +75,12 @@ class Loader:
         described = manifest.read(folder.name, loaded.metadata)
         manifest.check_provider(folder.name, described, self.options.provider.name)
         replayed = goldens.replay(
-            folder.name, folder.version_path / "evidence", described, loaded, self.options.provider.name
+            folder.name,
+            folder.version_path / "evidence",
+            described,
+            loaded,
+            self.options.provider.name,
+            is_batched=config.max_batch_size > 0,
         )
         served = self._assemble(folder, config, loaded, described)
         _warm(served)

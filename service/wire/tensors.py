@@ -122,7 +122,8 @@ def _check_shape(
     elif len(shape) != len(spec.shape) or any(w not in {-1, g} for g, w in zip(shape, spec.shape, strict=True)):
         wanted = f"shape {list(spec.shape)} (-1: any)" + (" or encoded images as BYTES [N]" if model.image else "")
         raise errors.BadTensor(model.name, name, f"shape {list(shape)}", wanted)
-    if any(size < 0 for size in shape) or (model.is_batched and shape[0] == 0):
+    is_image_input = model.image is not None and model.image.input == name
+    if any(size < 0 for size in shape) or (is_image_input and 0 in shape) or (model.is_batched and shape[0] == 0):
         raise errors.BadTensor(model.name, name, f"shape {list(shape)}", "at least one row")
     if model.is_batched and shape[0] > model.config.max_batch_size:
         raise errors.BadTensor(

@@ -182,3 +182,36 @@ def test_the_content_is_equal_for_equal_graphs_and_differs_with_the_manifest(exp
     one, other = manifest_pb2.Manifest(architecture="a"), manifest_pb2.Manifest(architecture="b")
     assert manifest.content(model, one) == manifest.content(model, one)
     assert manifest.content(model, one) != manifest.content(model, other)
+
+
+def test_a_smaller_batch_and_other_settings_made_by_hand_stay(exported: Exported, tmp_path: pathlib.Path) -> None:
+    write(tmp_path, renamed(exported.bundle, "m"))
+    path = tmp_path / "m/config.pbtxt"
+    tuned = path.read_text().replace("max_batch_size: 64", "max_batch_size: 16") + "# by hand\n"
+    path.write_text(tuned)
+    write(tmp_path, renamed(exported.bundle, "m"), replace=True)
+    assert path.read_text() == tuned
+    changed = path.read_text().replace('name: "probabilities"', 'name: "other"') + "instance_group { count: 2 }\n"
+    path.write_text(changed)
+    write(tmp_path, renamed(exported.bundle, "m"), replace=True)
+    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    assert [tensor.name for tensor in config.output] == ["logits", "probabilities"]
+    assert config.instance_group[0].count == 2
+    assert config.max_batch_size == 64
+
+
+def test_a_config_that_cannot_be_read_and_a_folder_in_the_way_are_explained(
+    exported: Exported, tmp_path: pathlib.Path
+) -> None:
+    write(tmp_path, renamed(exported.bundle, "m"))
+    (tmp_path / "m/config.pbtxt").write_text("max_batch_size: many")
+    with pytest.raises(errors.RepositoryError, match=r"config\.pbtxt cannot be read: .*; mend it or remove it"):
+        write(tmp_path, renamed(exported.bundle, "m"), replace=True)
+    (tmp_path / "m/config.pbtxt").unlink()
+    (tmp_path / "m/labels.txt").unlink()
+    (tmp_path / "m/labels.txt").mkdir()
+    before = listing(tmp_path)
+    with pytest.raises(errors.RepositoryError, match="cannot write below"):
+        write(tmp_path, renamed(exported.bundle, "m"), replace=True)
+    assert listing(tmp_path) == before
+    assert (tmp_path / "m/labels.txt").is_dir()

@@ -224,3 +224,115 @@ def test_best_classes_need_that_many_classes(tmp_path: pathlib.Path) -> None:
     source = sources.find(saved(tmp_path, foreign()), chosen)
     with pytest.raises(errors.OptionError, match="top6 is more than the 5 classes"):
         pipeline.output_names(source, chosen)
+
+
+SIBLINGS = """
+import sys
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.unused = nn.Linear(3, 3)
+        self.pair = Pair()
+        self.fc = nn.Linear(4, 5)
+    def forward(self, x):
+        maps, _ = self.pair(torch.relu(self.bn1(self.conv1(x))))
+        return self.fc(maps.mean((2, 3)))
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+class Named(nn.Module):
+    def forward(self, x):
+        return {"image": x}
+
+class Flags(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) > 0
+
+def leaving():
+    sys.exit(4)
+"""
+
+
+@pytest.fixture
+def siblings(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "siblings.py").write_text(SIBLINGS)
+    return tmp_path / "siblings.py"
+
+
+def test_a_batch_norm_beside_its_convolution_is_folded(siblings: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (made,) = conftest.export(f"{siblings}:Net", tmp_path / "m", options.Options(input_size=(3, 8, 8)))
+    assert "BatchNormalization" not in made.evidence.operators.exported
+    assert [stage.name for stage in made.evidence.costs.stages][:1] == ["bn1"]
+
+
+def test_bools_are_no_logits(siblings: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (made,) = conftest.export(f"{siblings}:Flags", tmp_path / "m", options.Options(input_size=(3, 4, 4)))
+    assert [tensor.name for tensor in made.config.output] == ["output"]
+
+
+@pytest.mark.parametrize(
+    ("function", "outputs", "sentence"),
+    [
+        ("Net", ("features:conv1",), "its batch norm is folded into it; ask for features:bn1"),
+        ("Net", ("features:unused",), "the network never calls it, or it does not return one tensor"),
+        ("Net", ("features:pair",), "the network never calls it, or it does not return one tensor"),
+        ("Named", (), "names an output 'image', which names something else"),
+        ("leaving", (), "failed with SystemExit: 4"),
+    ],
+)
+def test_what_a_network_cannot_let_out_is_explained(
+    siblings: pathlib.Path, function: str, outputs: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(errors.ExportError, match=sentence):
+        sources.find(f"{siblings}:{function}", options.Options(input_size=(3, 8, 8), outputs=outputs))
+
+
+def simple(operator: str, kind: int, shape: list[int | str]) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", kind, shape)
+    y = helper.make_tensor_value_info("y", kind, shape)
+    made = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", [x], [y])
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (simple("Neg", onnx.TensorProto.FLOAT, []), "x cannot be checked; inputs and outputs must be tensors"),
+        (simple("Identity", onnx.TensorProto.STRING, ["n"]), "x, y cannot be checked"),
+        (simple("Neg", onnx.TensorProto.BFLOAT16, ["n", 3]), "x, y cannot be checked"),
+        (simple("RandomNormalLike", onnx.TensorProto.FLOAT, ["n", 3]), "differs from run to run|off by"),
+    ],
+)
+def test_graphs_that_cannot_be_checked_are_refused(
+    model: onnx.ModelProto, sentence: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(errors.ExportError, match=sentence):
+        conftest.export(saved(tmp_path, model), tmp_path / "models", options.Options())
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_size_that_the_graph_does_not_have_is_refused_and_a_free_one_is_pinned(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.OptionError, match=r"input 'data' of .* is 3x12x10; leave it out"):
+        sources.find(saved(tmp_path, foreign()), options.Options(input_size=(3, 16, 16)))
+    model = simple("Relu", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])
+    (made,) = conftest.export(saved(tmp_path, model), tmp_path / "m", options.Options(input_size=(3, 8, 9)))
+    assert list(made.config.input[0].dims) == [3, 8, 9]
+
+
+def test_classes_of_an_onnx_file_are_known_to_labels(tmp_path: pathlib.Path) -> None:
+    assert sources.find(saved(tmp_path, foreign()), options.Options()).facts.classes == 5
+
+
+@pytest.mark.parametrize("shape", [[7, 4], ["n", 4]])
+def test_what_has_no_batch_is_served_whole(shape: list[int | str], tmp_path: pathlib.Path) -> None:
+    model = simple("Softmax", onnx.TensorProto.FLOAT, shape)
+    model.graph.node[0].attribute.add(name="axis", type=onnx.AttributeProto.INT, i=0)
+    conftest.export(saved(tmp_path, model), tmp_path / "models", options.Options())
+    with conftest.running(tmp_path / "models", tmp_path / "log", "--device", "cpu") as server:
+        assert "goldens reproduced" in server.log()

@@ -82,3 +82,10 @@ def test_a_variant_for_another_device_stays_aside_and_the_log_says_so(
     assert client.is_model_ready("lenet5")
     assert not client.is_model_ready("lenet5-fp16")
     assert "model 'lenet5-fp16' cannot be served: it is the fp16 variant, for CUDAExecutionProvider" in served.log()
+
+
+def test_an_image_without_pixels_is_the_caller_s_mistake(client: triton.InferenceServerClient) -> None:
+    image = triton.InferInput("image", [1, 0, 5, 1], "UINT8")
+    image.set_data_from_numpy(np.zeros((1, 0, 5, 1), np.uint8))
+    with pytest.raises(triton.InferenceServerException, match="INVALID_ARGUMENT"):
+        client.infer("sobel", [image])
