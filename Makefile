@@ -25,7 +25,7 @@ install: $(READY)  ## make .venv with the `fovea` command
 demo: $(READY)  ## the main job: train LeNet-5, export it, serve it, classify 450 digits over gRPC
 	$(BIN)/python demo.py
 
-test: check  ## all checks and tests (under 6 minutes cold, 3 warm)
+test: check  ## all checks and tests (about 4 minutes cold, 3 warm)
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-all: check  ## also what is slow: the demo, NVIDIA's perf_analyzer

@@ -80,7 +80,7 @@ def test_a_graph_for_any_size_is_tried_at_others_before_it_is_believed(name: str
     chosen = options.Options(weights="random", is_any_size=True, batch_max=2)
     (made,) = conftest.export(name, tmp_path, chosen)
     assert [list(tensor.dims) for tensor in made.config.input] == [[-1, -1, 3]]
-    assert len({row.shape for row in made.evidence.parity}) == 3
+    assert len({row.shape for row in made.evidence.parity}) == 4
 
 
 @pytest.mark.slow
