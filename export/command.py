@@ -124,6 +124,20 @@ def _export(
     staging: bundle.Staging,
     step: pipeline.Step,
 ) -> Iterator[Made]:
+    """Export one network; an error says which."""
+    try:
+        yield from _export_one(target, chosen, destination, staging, step)
+    except errors.ExportError as error:
+        raise errors.ExportError(f"{target}: {error}") from error
+
+
+def _export_one(
+    target: str,
+    chosen: options.Options,
+    destination: Destination,
+    staging: bundle.Staging,
+    step: pipeline.Step,
+) -> Iterator[Made]:
     started_s = time.perf_counter()
     with step("trace"):
         source = sources.find(target, chosen)
@@ -210,6 +224,10 @@ def _show_many(made: Sequence[Made], skipped: Sequence[str], repository: pathlib
         "(variants: against fp32), medians; optimized: nodes that ONNX Runtime makes of it on the CPU"
     )
     console.print(f"{len(made)} models written to {repository}, each with its report in VERSION/evidence/report.html")
+    for one in made:
+        for note in one.evidence.notes:
+            if note.startswith("WARNING"):
+                console.print(f"[yellow]{one.place.name}[/yellow]: {note}")
     for target in skipped:
         console.print(f"[yellow]skipped[/yellow] {target}: it has no published weights; export it with --weights")
 

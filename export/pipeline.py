@@ -183,7 +183,7 @@ def _variant(kind: precision.Precision, exact: Graph, source: subject.Source, ch
         raise errors.VerificationError(wrong)
     onnx.checker.check_model(model, full_check=True)
     timed = [row for batch in _LATENCY_BATCHES for row in _beside_fp32(kind, exact.model, model, judged, batch)]
-    invariant, notes = None, exact.notes
+    invariant, notes = None, (*exact.notes, *precision.warnings_of(kind, found))
     if runtime.CPU in kind.tolerances:
         invariant = verify.is_batch_invariant(runtime.Session(model), verify.Trial(where, judged))
         if exact.batch_max and not invariant:
