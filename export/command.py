@@ -61,7 +61,7 @@ def run(targets: Sequence[str], chosen: options.Options, destination: Destinatio
             made
             for target, one, step in _shown(asked)
             if one is not None
-            for made in _export(target, one, destination, staging, step)
+            for made in _naming(target, _export(target, one, destination, staging, step))
         ]
         paths = staging.commit()
     skipped = [target for target, one in asked.items() if one is None]
@@ -124,20 +124,6 @@ def _export(
     staging: bundle.Staging,
     step: pipeline.Step,
 ) -> Iterator[Made]:
-    """Export one network; an error says which."""
-    try:
-        yield from _export_one(target, chosen, destination, staging, step)
-    except errors.ExportError as error:
-        raise errors.ExportError(f"{target}: {error}") from error
-
-
-def _export_one(
-    target: str,
-    chosen: options.Options,
-    destination: Destination,
-    staging: bundle.Staging,
-    step: pipeline.Step,
-) -> Iterator[Made]:
     started_s = time.perf_counter()
     with step("trace"):
         source = sources.find(target, chosen)
@@ -147,6 +133,14 @@ def _export_one(
     for one in pipeline.export(source, place, chosen, labels, step):
         staging.add(one)
         yield Made(one.place, one.evidence, time.perf_counter() - started_s)
+
+
+def _naming(target: str, exports: Iterator[Made]) -> Iterator[Made]:
+    """Yield what is made; an error says of which network."""
+    try:
+        yield from exports
+    except errors.ExportError as error:
+        raise errors.ExportError(f"{target}: {error}") from error
 
 
 def read_labels(path: pathlib.Path | None, facts: subject.Facts) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Path: sources → **pipeline** (passes, precision, verify, costs, latency, repor
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -70,6 +71,7 @@ def export(
         OptionError: outputs that this network does not have, int8 without images to calibrate with.
     """
     names = output_names(source, chosen)
+    _refuse_unbuildable(source, chosen)
     tried = _trials(source, chosen)
     with step("passes"):
         model, effects = passes.run(source.graph, passes_for(source, chosen, names))
@@ -83,6 +85,20 @@ def export(
             )
     with step("report"):
         return [_bundle(graph, source, place, chosen, labels, tried) for graph in graphs]
+
+
+def _refuse_unbuildable(source: subject.Source, chosen: options.Options) -> None:
+    """Refuse variants that cannot be built before any work is put into them."""
+    variants = [name for name in chosen.precisions if name != precision.FP32]
+    if variants and source.facts.preprocessing is None:
+        raise errors.OptionError(
+            f"--precision {variants[0]} needs a network that takes images; for an .onnx file pass --input uint8-nhwc"
+        )
+    if precision.INT8 in variants and chosen.calibration is None:
+        raise errors.OptionError(
+            "--precision int8 needs images that the network will see: pass --calibration DIR with a few hundred of "
+            "them (PNG or JPEG); without, the ranges of its tensors would be guesses"
+        )
 
 
 def output_names(source: subject.Source, chosen: options.Options) -> list[str]:
@@ -160,31 +176,22 @@ def _beside_before(source: subject.Source, model: onnx.ModelProto, trial: verify
 
 def _variant(kind: precision.Precision, exact: Graph, source: subject.Source, chosen: options.Options) -> Graph:
     described = source.facts.preprocessing
-    if described is None:
-        raise errors.OptionError(
-            f"--precision {kind.name} needs a network that takes images; for an .onnx file pass --input uint8-nhwc"
-        )
+    assert described is not None, "refused before"
     inputs, images, where = trials.of_images(described, chosen.layout)[-1].inputs, 0, "noise and photos"
     if chosen.calibration is not None:
         inputs, images = trials.from_folder(chosen.calibration, described, chosen.layout, CALIBRATION_IMAGES_MAX)
         where = f"images of {chosen.calibration.name}"
-    if kind.name == precision.INT8:
-        if not images:
-            raise errors.OptionError(
-                "--precision int8 needs images that the network will see: pass --calibration DIR with a few hundred of "
-                "them (PNG or JPEG); without, the ranges of its tensors would be guesses"
-            )
-        model = precision.to_int8(exact.model, inputs)
-    else:
-        model = precision.to_fp16(exact.model)
+    is_int8 = kind.name == precision.INT8
+    model = precision.to_int8(exact.model, inputs) if is_int8 else precision.to_fp16(exact.model)
     judged = {name: verify.repeated(array, min(len(array), AGREEMENT_IMAGES_MAX)) for name, array in inputs.items()}
-    found = precision.agreement(exact.model, model, judged, where, images if kind.name == precision.INT8 else 0)
+    found = precision.agreement(exact.model, model, judged, where, images if is_int8 else 0)
     if wrong := precision.violations(kind, found):
         raise errors.VerificationError(wrong)
     onnx.checker.check_model(model, full_check=True)
-    timed = [row for batch in _LATENCY_BATCHES for row in _beside_fp32(kind, exact.model, model, judged, batch)]
+    timed: list[evidence.Latency] = []
     invariant, notes = None, (*exact.notes, *precision.warnings_of(kind, found))
     if runtime.CPU in kind.tolerances:
+        timed = _beside_fp32(kind, exact.model, model, judged)
         invariant = verify.is_batch_invariant(runtime.Session(model), verify.Trial(where, judged))
         if exact.batch_max and not invariant:
             raise errors.VerificationError([f"{kind.name}: a row computed alone differs from the same row in a batch"])
@@ -202,17 +209,16 @@ def _variant(kind: precision.Precision, exact: Graph, source: subject.Source, ch
 
 
 def _beside_fp32(
-    kind: precision.Precision, exact: onnx.ModelProto, model: onnx.ModelProto, rows: runtime.Arrays, batch: int
+    kind: precision.Precision, exact: onnx.ModelProto, model: onnx.ModelProto, rows: runtime.Arrays
 ) -> list[evidence.Latency]:
-    inputs = {name: verify.repeated(array, batch) for name, array in rows.items()}
+    """Time a variant for the CPU; one that is not would be fp32 between casts there: a figure that misleads."""
     sessions = {f"ONNX Runtime, {kind.name}": runtime.Session(model), "ONNX Runtime, fp32": runtime.Session(exact)}
-    if kind.name == precision.FP16:
-        return []  # on the CPU it would be fp32 between casts: a figure that misleads
-    return latency.measure(
-        {what: lambda session=session: session.run(inputs) for what, session in sessions.items()},  # type: ignore[misc]  # bound now
-        batch,
-        LATENCY_BUDGET_S,
-    )
+    timed = []
+    for batch in _LATENCY_BATCHES:
+        inputs = {name: verify.repeated(array, batch) for name, array in rows.items()}
+        ways = {what: functools.partial(session.run, inputs) for what, session in sessions.items()}
+        timed += latency.measure(ways, batch, LATENCY_BUDGET_S)
+    return timed
 
 
 def _bundle(

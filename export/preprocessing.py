@@ -6,6 +6,9 @@ Path: zoo, weights → **preprocessing** → front (into the graph), bundle (int
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protos import manifest_pb2
 
 PIXEL_MAX = 255
@@ -72,6 +75,11 @@ class Preprocessing:
         # x * (std / 0.5) + (mean - 0.5) / 0.5, as torchvision has it, written as (x - offset) * scale.
         offset = [(0.5 - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
         return Affine(tuple(offset), tuple(std / 0.5 for std in IMAGENET_STD))
+
+    def normalised(self, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (N, H, W, C) pixels as (N, C, H, W) float32, contiguous: (pixel / 255 - mean) / std."""
+        values = (pixels_nhwc / PIXEL_MAX - np.array(self.mean)) / np.array(self.std)
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2).astype(np.float32))
 
     def sentence(self) -> str:
         """Return what is done to an image, for people."""

@@ -143,7 +143,5 @@ class GraphReference:
     def _as_it_takes(self, inputs: runtime.Arrays) -> runtime.Arrays:
         if self._normalisation is None:
             return inputs
-        chosen = self._normalisation
-        (pixels,) = inputs.values()
-        values = (pixels / preprocessing.PIXEL_MAX - np.array(chosen.mean)) / np.array(chosen.std)
-        return {signature.INPUT: values.transpose(0, 3, 1, 2).astype(np.float32)}
+        (pixels_nhwc,) = inputs.values()
+        return {signature.INPUT: self._normalisation.normalised(pixels_nhwc)}

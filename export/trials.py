@@ -69,8 +69,7 @@ def as_input(images_nhwc: NDArray[np.uint8], described: preprocessing.Preprocess
     """Return pixels as the graph's input: as they are, or normalised, (N, C, H, W) float32."""
     if layout == signature.UINT8_NHWC:
         return {signature.INPUT: images_nhwc}
-    values = (images_nhwc / preprocessing.PIXEL_MAX - np.array(described.mean)) / np.array(described.std)
-    return {signature.INPUT: np.ascontiguousarray(values.transpose(0, 3, 1, 2).astype(np.float32))}
+    return {signature.INPUT: described.normalised(images_nhwc)}
 
 
 def _real(size: tuple[int, int], rows: int, described: preprocessing.Preprocessing, layout: str) -> verify.Trial:
