@@ -15,7 +15,9 @@ Path: raised anywhere → **errors** → wire.status turns it into a gRPC status
     │   └── BadImage
     ├── MessageTooLarge
     ├── ModelNotFound
-    ├── QueueFull               come back later
+    ├── Refused                 come back later; says when
+    │   ├── QueueFull
+    │   └── TooLate             it could not be answered in time
     ├── DeadlineExceeded
     ├── NotServing              starting or draining
     └── RunFailed               the model's run failed; details are in the log
@@ -140,17 +142,39 @@ class ModelNotFound(FoveaError):
         self.version = version
 
 
-class QueueFull(FoveaError):
-    """Too many samples wait already."""
+class Refused(FoveaError):
+    """Work that is not taken now. `pause_s`: when to try again; None: as it is, never."""
 
-    def __init__(self, model: str, waiting: int, limit: int) -> None:
+    def __init__(self, sentence: str, pause_s: float | None) -> None:
+        remedy = "it will not fit later either" if pause_s is None else f"try again in {pause_s * 1e3:.0f} ms"
+        super().__init__(f"{sentence}; {remedy}")
+        self.pause_s = pause_s
+
+
+class QueueFull(Refused):
+    """Too many samples or requests wait already."""
+
+    def __init__(self, model: str, waiting: str, pause_s: float | None) -> None:
         super().__init__(
-            f"the queue of model {model!r} is full: {waiting} of {limit} samples wait; "
-            "send less at once, retry after a pause, or raise --queue-samples-max on the server"
+            f"the queue of model {model!r} is full: {waiting}; send less at once, or raise --queue-samples-max on the "
+            "server (max_queue_size of the model's queue policy, if that is the limit)",
+            pause_s,
         )
         self.model = model
-        self.waiting = waiting
-        self.limit = limit
+
+
+class TooLate(Refused):
+    """A request that could not be answered before its deadline; it was not run."""
+
+    def __init__(self, model: str, answer_s: float, slack_s: float, pause_s: float | None) -> None:
+        super().__init__(
+            f"model {model!r} would need {answer_s * 1e3:.1f} ms to answer, and the deadline is in "
+            f"{max(0.0, slack_s) * 1e3:.1f} ms; allow more time or send less at once",
+            pause_s,
+        )
+        self.model = model
+        self.answer_s = answer_s
+        self.slack_s = slack_s
 
 
 class DeadlineExceeded(FoveaError):

@@ -22,7 +22,7 @@ _SECONDS = (
 _SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Stages:
     """Seconds that a request spent in each stage; `total_s` is measured at the edge, around all of them."""
 
@@ -88,6 +88,9 @@ class Metrics:
         self.batch_size = prometheus_client.Histogram(
             "fovea_batch_size", "Samples in one run.", by_model, buckets=_SAMPLES, registry=self.registry
         )
+        self.padding = prometheus_client.Counter(
+            "fovea_padding_rows_total", "Rows run to fill a batch up, for nobody.", by_model, registry=self.registry
+        )
         self.queue_samples = prometheus_client.Gauge(
             "fovea_queue_samples", "Samples admitted and not yet running.", by_model, registry=self.registry
         )
@@ -129,6 +132,7 @@ class ModelMetrics:
         self._run = metrics.run.labels(*labels)
         self._total = metrics.total.labels(*labels)
         self._batch_size = metrics.batch_size.labels(*labels)
+        self._padding = metrics.padding.labels(*labels)
         self.queue_samples = metrics.queue_samples.labels(*labels)
         self.success, self.fail, self.queue = Duration(), Duration(), Duration()
         self.compute_input, self.compute_infer, self.compute_output = Duration(), Duration(), Duration()
@@ -137,9 +141,11 @@ class ModelMetrics:
         self.last_inference_ms = 0
         self.batches: dict[int, BatchCounts] = collections.defaultdict(BatchCounts)
 
-    def ran(self, samples: int, gather_s: float, run_s: float) -> None:
+    def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
         """A batch has run."""
         self.runs += 1
+        if rows > samples:
+            self._padding.inc(rows - samples)
         counts = self.batches[samples]
         counts.gather.add(gather_s)
         counts.run.add(run_s)

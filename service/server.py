@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from service import engine, errors, metrics, settings
+from service.batching import clock
 from service.images import decode, pool
 from service.models import lifecycle, repository
 from service.runtime import cores, providers, session
@@ -34,8 +35,10 @@ class Server:
         self._settings = chosen
         self._engine = engine.Engine()
         self._metrics = metrics.Metrics()
-        limits = decode.Limits(chosen.image_bytes_max, chosen.image_pixels_max)
-        self._decoders = pool.DecodePool(chosen.decode_threads or cores.available(), limits)
+        limits = decode.Limits(chosen.image_bytes_max, chosen.image_pixels_max, chosen.image_aspect_max)
+        self._decoders = pool.DecodePool(
+            chosen.decode_threads or cores.available(), limits, decode.Mode(chosen.decode_mode)
+        )
         self._inference = inference.Inference(
             self._engine,
             self._decoders,
@@ -74,7 +77,7 @@ class Server:
         await asyncio.sleep(LAST_WORDS_S)
         await self._grpc.close(LAST_WORDS_S)
         await self._engine.aclose()
-        totals = [model.numbers for model in self._engine.models()]
+        totals = [self._engine.numbers(model) for model in self._engine.models()]
         log.info(
             "drained: %d requests answered with OK, %d with an error",
             sum(numbers.success.count for numbers in totals),
@@ -87,6 +90,10 @@ class Server:
         self._http.close()
         self._decoders.close()
 
+    def _report(self, model: str, done: int, total: int) -> None:
+        """Say how far a model is. Called from the loading thread; replacing one value is whole in itself."""
+        self._engine.progress = engine.Progress(model, done, total)
+
     def _names(self) -> list[str]:
         return [model.name for model in self._engine.models()]
 
@@ -95,8 +102,13 @@ class Server:
         provider = await asyncio.to_thread(providers.choose, chosen.device)
         log.info("execution provider: %s (%s)", provider.name, provider.reason)
         self._metrics.set_provider(provider.name)
-        options = session.Options(provider, chosen.threads or cores.available())
-        loader = lifecycle.Loader(options, chosen.queue_samples_max, asyncio.get_running_loop(), self._metrics)
+        loader = lifecycle.Loader(
+            session.Options(provider, chosen.threads),
+            chosen.queue_samples_max,
+            clock.LoopClock(asyncio.get_running_loop()),
+            self._metrics,
+            self._report,
+        )
         return await _load_all(loader, repository.scan(chosen.repository))
 
 

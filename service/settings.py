@@ -47,7 +47,8 @@ class Settings(pydantic_settings.BaseSettings):
     threads: int = pydantic.Field(
         0,
         ge=0,
-        description="Threads of one model run on the CPU; 0: the cores that affinity and cgroup quota allow.",
+        description="Threads of one model run on the CPU; 0: instances and threads are chosen by measuring, within the "
+        "cores that affinity and cgroup quota allow.",
     )
     decode_threads: int = pydantic.Field(0, ge=0, description="Threads that decode images; 0: as many as cores.")
     queue_samples_max: int = pydantic.Field(
@@ -69,6 +70,14 @@ class Settings(pydantic_settings.BaseSettings):
         64 * 10**6,
         ge=1,
         description="Pixels (width x height) of one encoded image, checked before it is decoded.",
+    )
+    image_aspect_max: int = pydantic.Field(
+        100, ge=1, description="Longer side of an encoded image over its shorter one."
+    )
+    decode_mode: Literal["fast", "exact"] = pydantic.Field(
+        "fast",
+        description="fast: large JPEG files are decoded at a fraction of their size before they are resized. "
+        "exact: torchvision's preprocessing, within one level. BENCHMARKS.md has the difference.",
     )
     drain_delay_s: float = pydantic.Field(
         0.0,

@@ -1,271 +1,314 @@
-"""Gathers requests into batches and runs them; does what the planner decides.
+"""One model's queue and its runs: admits requests, does what the planner decides, hands out the answers.
 
-Path: images → **batcher** → session.
+Path: engine → **batcher** → runtime.
 
 A failure stays with its cause: who is gone never takes a place, whose deadline passes is told at
 once, and when a run raises, only the requests in that run fail.
 """
 
 import asyncio
-import collections
-import contextlib
 import dataclasses
-import itertools
 import math
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
-from typing import Protocol
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from service import errors
-from service.batching import planner, slots
+from service.batching import admission, costs, place, planner, policy, queue, slots, under_way
+from service.batching import clock as batching_clock
+
+_QUIET_TURN_S = 20e-6
+"""A turn of the event loop in which nothing happened takes less, one that brought something more."""
+_BUSY_S = 0.001
+"""For so long a busy event loop may go on bringing requests before a free device gets what there is."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class BatchResult:
-    """The outputs of one run, name → (N, ...), and its times."""
+class BatchResult(NamedTuple):
+    """The outputs of one run, name → (N, ...) without padding, and its times."""
 
     outputs: slots.Tensors
     gather_s: float
     run_s: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
-    """One request's rows of the outputs, and the times of the batch that it was in."""
-
-    outputs: slots.Tensors
-    queue_s: float
-    gather_s: float
-    run_s: float
+RunBatch = Callable[[Sequence[slots.Tensors], frozenset[str], int], Awaitable[BatchResult]]
+"""Runs requests together: their inputs, the outputs that anybody wants, and the rows to run, padding included."""
 
 
-RunBatch = Callable[[Sequence[slots.Tensors], frozenset[str]], Awaitable[BatchResult]]
-"""Runs requests together: their inputs, and the names of the outputs that anybody wants."""
-
-
-class Timer(Protocol):
-    """What `Clock.call_at` returns."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-
-
-class Clock(Protocol):
-    """The event loop, or a test's clock."""
-
-    def time(self) -> float:
-        """Seconds, monotonic."""
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call back at that time."""
+Clock = batching_clock.Clock
 
 
 class Observer(Protocol):
     """Hears of every run."""
 
-    def ran(self, samples: int, gather_s: float, run_s: float) -> None:
-        """A batch of that many samples has run."""
+    def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
+        """A batch of `samples` requests' rows, run as `rows`, has run."""
 
 
-@dataclasses.dataclass(slots=True)
-class _Entry:
-    """One waiting request."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one model's queue takes, and how many batches may be under way at once."""
 
-    inputs: slots.Tensors
-    outputs: frozenset[str]
-    samples: int
-    shape_key: Hashable
-    arrived_s: float
-    deadline_s: float
-    number: int
-    place: "Place"
-    answer: asyncio.Future[Answer]
-
-
-class Place:
-    """An admitted request's share of the queue's bound, held from admission until it runs or gives up.
-
-    Mutable state: `_samples`, 0 once given back; touched only on the event loop.
-    """
-
-    def __init__(self, batcher: "Batcher", samples: int) -> None:
-        self._batcher = batcher
-        self._samples = samples
-
-    async def submit(self, inputs: slots.Tensors, outputs: frozenset[str], deadline_s: float = math.inf) -> Answer:
-        """Wait for a batch, and return this request's rows of it.
-
-        Args:
-            inputs: name → (samples, ...).
-            outputs: names of the outputs wanted.
-            deadline_s: time of the batcher's clock after which a run is not worth starting.
-
-        Raises:
-            DeadlineExceeded: while waiting.
-            RunFailed: the run raised.
-        """
-        return await self._batcher.submit(self, inputs, outputs, self._samples, deadline_s)
-
-    def give_back(self) -> None:
-        """Count no longer as waiting. Safe to call again."""
-        self._batcher.samples_waiting -= self._samples
-        self._samples = 0
+    samples_max: int
+    in_flight: int = 1
+    devices: int = 0
+    """How many of those run at once, each of the others being made ready behind one of them; 0: all."""
 
 
 class Batcher:
     """One model's queue and its runs.
 
-    Mutable state: the queue, `samples_waiting`, the number of free instances; touched only on the
-    event loop that called `submit`.
+    Mutable state: the queue, the runs under way, the timers; touched only on the event loop that
+    called `admit`.
     """
 
     def __init__(
         self,
         model: str,
         run: RunBatch,
-        policy: planner.Policy,
+        rules: policy.Policy,
+        known: costs.Costs,
         *,
-        samples_max: int,
+        limits: Limits,
         clock: Clock,
         observer: Observer,
-        instances: int = 1,
     ) -> None:
-        self.samples_waiting = 0
         self._model = model
         self._run = run
-        self._policy = policy
-        self._samples_max = samples_max
+        self._rules = rules
+        self._costs = known
+        self._limits = limits
         self._clock = clock
         self._observer = observer
-        self._free = instances
-        self._queue: collections.OrderedDict[int, _Entry] = collections.OrderedDict()
-        self._numbers = itertools.count()
+        self._planner = planner.Planner(rules, known)
+        self._outlook = admission.Outlook(model, known, self._planner.sizes)
+        self._queue: queue.Queue[place.Place] = queue.Queue()
+        self._under_way = under_way.UnderWay(limits.devices or limits.in_flight)
+        self._gather_s = 0.0
         self._dispatch_is_due = False
-        self._timer: Timer | None = None
-        self._is_closing = False
-        self._running: set[asyncio.Task[None]] = set()
+        self._again: batching_clock.Timer | None = None
+        self._sweep: batching_clock.Timer | None = None
+        self._sweep_s = math.inf
+        self._settled: asyncio.Future[None] | None = None
 
-    @contextlib.contextmanager
-    def admit(self, samples: int) -> Iterator[Place]:
-        """Reserve room in the queue before any work is put into the request.
+    @property
+    def samples_waiting(self) -> int:
+        """Samples admitted whose run has not begun."""
+        return self._queue.samples
+
+    def admit(self, samples: int, who: place.Caller, *, decode_s: float = 0.0) -> place.Place:
+        """Reserve room in the queue before any work is put into the request. Use it as a context manager.
+
+        Args:
+            samples: rows of the request.
+            who: caller, priority and deadline.
+            decode_s: how long its images will take to decode.
 
         Raises:
-            QueueFull: with those already waiting it would be too many samples.
+            BadRequest: no such priority.
+            QueueFull: with those already waiting it would be too many.
+            TooLate: it could not be answered before its deadline.
         """
-        if self.samples_waiting + samples > self._samples_max:
-            raise errors.QueueFull(self._model, self.samples_waiting, self._samples_max)
-        self.samples_waiting += samples
-        place = Place(self, samples)
-        try:
-            yield place
-        finally:
-            place.give_back()
-
-    async def submit(
-        self, place: Place, inputs: slots.Tensors, outputs: frozenset[str], samples: int, deadline_s: float
-    ) -> Answer:
-        """See Place.submit."""
-        loop = asyncio.get_running_loop()
-        shape_key = tuple(tensor.shape[1:] for tensor in inputs.values())
+        level = self._level(who.priority)
+        rules = self._rules.levels[level // 2]
+        if self._queue.samples + samples > self._limits.samples_max:
+            raise admission.too_many_samples(
+                self._model, samples, self._queue.samples, self._limits.samples_max, self._costs
+            )
+        if rules.requests_max:
+            waiting = self._queue.requests(level) + self._queue.requests(level + 1)
+            if waiting >= rules.requests_max:
+                raise admission.too_many_requests(self._model, waiting, rules.requests_max, self._costs)
         now_s = self._clock.time()
-        number = next(self._numbers)
-        entry = _Entry(inputs, outputs, samples, shape_key, now_s, deadline_s, number, place, loop.create_future())
-        self._queue[number] = entry
-        expiry = None
-        if deadline_s != math.inf:
-            expiry = self._clock.call_at(deadline_s, lambda: self._expire(entry))
-        self._dispatch_soon(loop)
-        try:
-            return await entry.answer
-        finally:
-            if expiry is not None:
-                expiry.cancel()
-            self._take_out(entry)
+        times = place.times(now_s, who, rules)
+        if times.deadline_s != math.inf:
+            slack_s = times.deadline_s - now_s
+            if not self._outlook.is_plenty(slack_s, self._queue.samples + samples, decode_s):
+                before = self._queue.samples_before(level, who.caller)
+                self._outlook.check(samples, admission.Ahead(before, self._under_way.busy_s(now_s), decode_s), slack_s)
+        admitted = place.Place(self, samples, level, who.caller, times)
+        self._queue.add(admitted)
+        self._under_way.arrived += samples
+        return admitted
+
+    def join(self, admitted: place.Place) -> None:
+        """Let a place run, now that its inputs are there. For places only."""
+        admitted.is_ready = True
+        admitted.joined_s = self._clock.time()
+        self._look_after(admitted.look_s)
+        self._dispatch_soon()
+
+    def leave(self, admitted: place.Place) -> None:
+        """Take out of the queue what is left of a place. For places only."""
+        self._queue.remove(admitted)
+        if admitted.is_ready and admitted.deadline_s <= self._clock.time():  # whoever noticed first
+            self._outlook.learn(in_time=0, late=1)
+        admitted.samples = 0
+        self._settle()
+
+    def _dispatch_soon(self) -> None:
+        """Dispatch when all that the event loop has at hand has joined the queue."""
+        if not self._dispatch_is_due and len(self._under_way) < self._limits.in_flight:
+            self._dispatch_is_due = True
+            now_s = time.perf_counter()
+            asyncio.get_running_loop().call_soon(self._dispatch_when_quiet, now_s, now_s)
+
+    def _dispatch_when_quiet(self, since_s: float, turn_s: float) -> None:
+        """Dispatch after a turn of the event loop that had nothing else to do, or after _BUSY_S.
+
+        gRPC hands over one call a turn. While the loop is busy the cores are, so a run started now
+        would not be done sooner; and for a small network a run costs the loop more than the device.
+        """
+        now_s = time.perf_counter()
+        is_quiet = turn_s != since_s and now_s - turn_s < _QUIET_TURN_S
+        if is_quiet or now_s - since_s >= _BUSY_S or self._queue.samples >= self._planner.samples_max:
+            self._dispatch()
+        else:
+            asyncio.get_running_loop().call_soon(self._dispatch_when_quiet, since_s, now_s)
 
     async def aclose(self) -> None:
         """Run everything that waits, without delay, and return when nothing is left."""
-        self._is_closing = True
+        self._settled = asyncio.get_running_loop().create_future()
         self._dispatch()
-        while self._queue or self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
-            await asyncio.sleep(0)  # lets the last answers reach their callers
+        self._settle()
+        await self._settled
 
-    def _dispatch_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Dispatch when all that this turn of the event loop brought has joined the queue."""
-        if self._free and not self._dispatch_is_due:
-            self._dispatch_is_due = True
-            loop.call_soon(self._dispatch)
+    def _settle(self) -> None:
+        if self._settled is not None and not self._queue and not self._under_way and not self._settled.done():
+            self._settled.set_result(None)
+
+    def _level(self, priority: int) -> int:
+        """The queue's level: two for each priority, the second for those whose timeout has demoted them."""
+        levels = len(self._rules.levels)
+        if priority == 0 or levels == 1:  # one level is no levels: the parameter has no meaning, as in Triton
+            return 2 * (self._rules.default_priority - 1)
+        if not 1 <= priority <= levels:
+            raise errors.BadRequest(
+                f"parameter 'priority' is {priority}; model {self._model!r} has the priorities 1 (first) to {levels}, "
+                f"and 0 means its default, {self._rules.default_priority}"
+            )
+        return 2 * (priority - 1)
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._free and self._queue:
-            plan = planner.plan(self._queue.values(), self._clock.time(), self._policy, is_closing=self._is_closing)
-            for waiting in plan.expired:
-                self._expire(waiting)
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        while self._queue and len(self._under_way) < self._limits.in_flight:
+            now_s = self._clock.time()
+            plan = self._planner.plan(
+                self._queue, self._queue.samples, now_s, self._devices(now_s), is_closing=self._settled is not None
+            )
+            for late in plan.late:
+                self._give_up(late, now_s)
             if not plan.batch:
-                if plan.look_again_s is not None:
-                    self._timer = self._clock.call_at(plan.look_again_s, self._dispatch)
+                if plan.look_again_s != math.inf:
+                    self._again = self._clock.call_at(plan.look_again_s, self._dispatch)
                 return
-            self._start(plan.batch)
+            self._start(plan.batch, now_s)
 
-    def _start(self, entries: Sequence[_Entry]) -> None:
-        for entry in entries:
-            self._take_out(entry)
-        self._free -= 1
-        task = asyncio.get_running_loop().create_task(self._run_batch(entries))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    def _devices(self, now_s: float) -> planner.Devices:
+        devices, coming = self._under_way.devices, self._under_way.coming
+        free = self._under_way.free
+        if free:
+            return planner.Devices(now_s, free, devices, coming)
+        begins_s = now_s + self._under_way.busy_s(now_s)[0]
+        lead_s = 2 * self._gather_s + batching_clock.LATE_S
+        return planner.Devices(begins_s, 1, devices, coming, begins_s - lead_s)
 
-    async def _run_batch(self, entries: Sequence[_Entry]) -> None:
-        started_s = self._clock.time()
-        wanted = frozenset().union(*(entry.outputs for entry in entries))
-        samples = sum(entry.samples for entry in entries)
-        try:
-            result = await self._run([entry.inputs for entry in entries], wanted)
-            if self._policy.has_batch_axis:
-                _check_rows(result.outputs, samples)
-        except Exception as error:  # of any kind: it belongs to these requests, and to nobody else
-            self._fail(entries, error)
+    def _give_up(self, late: place.Place, now_s: float) -> None:
+        slack_s = late.deadline_s - now_s
+        if slack_s <= 0 or late.expires_s <= now_s:
+            late.fail(errors.DeadlineExceeded(self._model, now_s - late.arrived_s))
         else:
-            self._observer.ran(samples, result.gather_s, result.run_s)
-            self._answer(entries, result, started_s)
-        finally:
-            self._free += 1
-            self._dispatch()
+            self._outlook.learn(in_time=0, late=1)
+            late.fail(errors.TooLate(self._model, self._costs.seconds(late.samples, late.shape), slack_s, None))
 
-    def _fail(self, entries: Sequence[_Entry], error: Exception) -> None:
-        for entry in entries:
-            if not entry.answer.done():
+    def _start(self, batch: Sequence[tuple[place.Place, int]], now_s: float) -> None:
+        parts = []
+        for admitted, samples in batch:
+            self._queue.serve(admitted, samples)
+            parts.append(admitted.take(samples))
+        samples = sum([part.samples for part in parts])
+        run = under_way.Run(parts, now_s, self._costs.seconds(samples, parts[0].place.shape))
+        self._under_way.start(run)
+        run.task = asyncio.get_running_loop().create_task(self._run_batch(run))
+
+    async def _run_batch(self, run: under_way.Run) -> None:
+        try:
+            wanted = run.parts[0].place.outputs
+            for part in run.parts:
+                if part.place.outputs is not wanted:
+                    wanted |= part.place.outputs
+            rows = self._costs.rows(run.samples)
+            result = await self._run([part.inputs for part in run.parts], wanted, rows)
+            if self._rules.has_batch_axis:
+                _check_rows(result.outputs, wanted, run.samples)
+        except Exception as error:  # of any kind: it belongs to these requests, and to nobody else
+            for part in run.parts:
                 failure = errors.RunFailed(self._model)
                 failure.__cause__ = error
-                entry.answer.set_exception(failure)
+                part.place.fail(failure)
+        else:
+            self._answer(run, result)
+            self._observe(run, rows, result)
+        finally:
+            now_s = self._clock.time()
+            self._under_way.end(run, now_s)
+            self._under_way.count_arrivals(now_s, self._planner.horizon_s, is_idle=not self._queue)
+            self._dispatch()
+            self._settle()
 
-    def _answer(self, entries: Sequence[_Entry], result: BatchResult, started_s: float) -> None:
-        first = 0
-        for entry in entries:
-            rows = slice(first, first + entry.samples) if self._policy.has_batch_axis else ...
-            first += entry.samples
-            if entry.answer.done():  # cancelled while it ran
-                continue
-            outputs = {name: result.outputs[name][rows] for name in entry.outputs}
-            queue_s = max(0.0, started_s - entry.arrived_s)
-            entry.answer.set_result(Answer(outputs, queue_s, result.gather_s, result.run_s))
+    def _observe(self, run: under_way.Run, rows: int, result: BatchResult) -> None:
+        if run.began_s != math.inf:
+            self._costs.observe(run.samples, self._clock.time() - run.began_s, run.parts[0].place.shape)
+        self._gather_s += (result.gather_s - self._gather_s) / 8
+        self._observer.ran(run.samples, rows, result.gather_s, result.run_s)
 
-    def _expire(self, entry: _Entry) -> None:
-        if entry.number in self._queue:
-            self._take_out(entry)
-            if not entry.answer.done():
-                waited_s = self._clock.time() - entry.arrived_s
-                entry.answer.set_exception(errors.DeadlineExceeded(self._model, waited_s))
+    def _answer(self, run: under_way.Run, result: BatchResult) -> None:
+        now_s = self._clock.time()
+        in_time = late = first = 0
+        for part in run.parts:
+            asked = part.place
+            rows = slice(first, first + part.samples) if self._rules.has_batch_axis else ...
+            first += part.samples
+            outputs = {name: result.outputs[name][rows] for name in asked.outputs}
+            queue_s = max(0.0, run.started_s - asked.joined_s)
+            asked.answered(part.first, part.samples, place.Answer(outputs, queue_s, result.gather_s, result.run_s))
+            if asked.deadline_s != math.inf:
+                in_time += asked.deadline_s >= now_s
+                late += asked.deadline_s < now_s
+        if in_time or late:
+            self._outlook.learn(in_time=in_time, late=late)
 
-    def _take_out(self, entry: _Entry) -> None:
-        if self._queue.pop(entry.number, None):
-            entry.place.give_back()
+    def _look_after(self, when_s: float) -> None:
+        """See to it that somebody looks when a timeout is over: one timer for all."""
+        if when_s < self._sweep_s:
+            if self._sweep is not None:
+                self._sweep.cancel()
+            self._sweep_s = when_s
+            self._sweep = self._clock.call_at(when_s, self._expire_and_demote)
+
+    def _expire_and_demote(self) -> None:
+        """Fail those who have waited too long, demote those whose policy says so, and look again for the others."""
+        now_s = self._clock.time()
+        self._sweep, self._sweep_s = None, math.inf
+        for waiting in [waiting for waiting in self._queue if waiting.is_ready and waiting.look_s <= now_s]:
+            if waiting.expires_s <= now_s:
+                self._give_up(waiting, now_s)
+            else:
+                self._demote(waiting)
+        self._look_after(min([waiting.look_s for waiting in self._queue if waiting.is_ready], default=math.inf))
+
+    def _demote(self, waiting: place.Place) -> None:
+        """Let a request wait on behind all others of its priority."""
+        self._queue.remove(waiting)
+        waiting.level += 1
+        waiting.demoted_s = math.inf
+        self._queue.add(waiting)
 
 
-def _check_rows(outputs: slots.Tensors, samples: int) -> None:
-    for name, rows in outputs.items():
-        if len(rows) != samples:
-            raise ValueError(f"output {name!r} has {len(rows)} rows for a batch of {samples}")
+def _check_rows(outputs: slots.Tensors, wanted: frozenset[str], samples: int) -> None:
+    for name in wanted:
+        if len(outputs[name]) != samples:
+            raise ValueError(f"output {name!r} has {len(outputs[name])} rows for a batch of {samples}")

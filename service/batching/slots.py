@@ -1,6 +1,6 @@
 """The reused memory that batches are gathered in.
 
-Path: batcher → **slots** → session. Later the memory comes pinned, from the device's allocator.
+Path: batcher → **slots** → session. The memory is the caller's: plain here, page-locked for a GPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 
 class Slot:
-    """Room for one batch of a model's inputs.
+    """Room for one batch of a model's inputs, in plain memory.
 
     Mutable state: `_memory`, grown to the largest batch seen; touched only by the run that has the slot.
     """
@@ -38,3 +38,21 @@ class Slot:
         if memory is None or len(memory) < samples or memory.shape[1:] != parts[0].shape[1:]:
             memory = self._memory[name] = np.empty((samples, *parts[0].shape[1:]), parts[0].dtype)
         return np.concatenate(parts, out=memory[:samples])
+
+
+def gather_into(memory: Tensors, requests: Sequence[Tensors]) -> int:
+    """Copy the inputs of all requests behind one another into the first rows of `memory`.
+
+    Args:
+        memory: name → (rows, ...), for every input.
+        requests: at least one; name → (n, ...), together not more than `rows`.
+
+    Returns:
+        The rows written.
+    """
+    samples = 0
+    for name, rows in memory.items():
+        parts = [request[name] for request in requests]
+        samples = sum(len(part) for part in parts)
+        np.concatenate(parts, out=rows[:samples], casting="no")
+    return samples

@@ -1,22 +1,22 @@
-"""A model's config.pbtxt: read, checked against the loaded graph, completed.
+"""A model's config.pbtxt, read.
 
-Path: repository → **config** → lifecycle.
+Path: repository → **config** → placement, completion, policy.
 
 Every field of ModelConfig has a treatment. HONOURED: it does what Triton's documentation says.
 NOTED: it has no effect on answers; a warning says so. REFUSED: it would change answers or
-scheduling, and Fovea does not do it; the model is not loaded. A test walks the descriptor.
+scheduling, and Fovea does not do it; the model is not loaded. A test walks the descriptor. Of
+`parameters` the known names are honoured (see placement); the others are noted.
 """
 
 import enum
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from protos import model_config_pb2
-from service import datatypes, errors
-from service.batching import planner
+from service import errors
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
@@ -57,22 +57,40 @@ TREATMENTS: dict[str, Treatment] = {
     "output.is_non_linear_format_io": R,
     "batch_input": R,
     "batch_output": R,
-    "optimization": N,
-    "dynamic_batching.preferred_batch_size": N,
+    "optimization.graph": H,
+    "optimization.priority": N,
+    "optimization.cuda.graphs": H,
+    "optimization.cuda.busy_wait_events": N,
+    "optimization.cuda.graph_spec": R,
+    "optimization.cuda.output_copy_stream": N,
+    "optimization.execution_accelerators": H,
+    "optimization.input_pinned_memory": N,
+    "optimization.output_pinned_memory": N,
+    "optimization.gather_kernel_buffer_threshold": N,
+    "optimization.eager_batching": N,
+    "dynamic_batching.preferred_batch_size": H,
     "dynamic_batching.max_queue_delay_microseconds": H,
     "dynamic_batching.preserve_ordering": R,
-    "dynamic_batching.priority_levels": R,
-    "dynamic_batching.default_priority_level": R,
-    "dynamic_batching.default_queue_policy": R,
-    "dynamic_batching.priority_queue_policy": R,
+    "dynamic_batching.priority_levels": H,
+    "dynamic_batching.default_priority_level": H,
+    "dynamic_batching.default_queue_policy": H,
+    "dynamic_batching.priority_queue_policy": H,
     "sequence_batching": R,
     "ensemble_scheduling": R,
-    "instance_group": N,
+    "instance_group.name": H,
+    "instance_group.count": H,
+    "instance_group.gpus": H,
+    "instance_group.kind": H,
+    "instance_group.profile": R,
+    "instance_group.rate_limiter": N,
+    "instance_group.passive": R,
+    "instance_group.secondary_devices": R,
+    "instance_group.host_policy": N,
     "default_model_filename": H,
     "cc_model_filenames": R,
     "metric_tags": N,
-    "parameters": N,
-    "model_warmup": N,
+    "parameters": H,
+    "model_warmup": H,
     "model_operations": R,
     "model_transaction_policy": R,
     "model_repository_agents": R,
@@ -107,40 +125,6 @@ def read(model: str, path: pathlib.Path) -> tuple[model_config_pb2.ModelConfig |
     return config, [field for field in fields if TREATMENTS[field] is N]
 
 
-def complete(
-    model: str,
-    config: model_config_pb2.ModelConfig | None,
-    inputs: Sequence[datatypes.TensorSpec],
-    outputs: Sequence[datatypes.TensorSpec],
-) -> model_config_pb2.ModelConfig:
-    """Return the effective config: what the file says, checked, and what the graph says for the rest.
-
-    Raises:
-        ModelLoadError: file and graph contradict each other.
-    """
-    effective = model_config_pb2.ModelConfig()
-    if config is not None:
-        effective.CopyFrom(config)
-    effective.name = model
-    effective.platform, effective.backend = PLATFORM, BACKEND
-    effective.default_model_filename = effective.default_model_filename or "model.onnx"
-    is_batched = effective.max_batch_size > 0
-    _complete_tensors(model, effective.input, inputs, is_batched)
-    _complete_tensors(model, effective.output, outputs, is_batched)
-    return effective
-
-
-def policy(config: model_config_pb2.ModelConfig) -> planner.Policy:
-    """Return what the config says about batching."""
-    if config.max_batch_size == 0:
-        return planner.Policy(batch_samples_max=1, merges_requests=False, has_batch_axis=False)
-    return planner.Policy(
-        batch_samples_max=config.max_batch_size,
-        merges_requests=config.HasField("dynamic_batching"),
-        delay_s=config.dynamic_batching.max_queue_delay_microseconds / 1e6,
-    )
-
-
 def _set_fields(message: Message, prefix: str = "") -> Iterator[str]:
     """Names of the fields that are set, as in TREATMENTS."""
     for field, value in message.ListFields():
@@ -163,46 +147,3 @@ def _check_identity(model: str, path: pathlib.Path, config: model_config_pb2.Mod
         )
     if config.max_batch_size < 0:
         raise errors.ModelLoadError(model, f"{path} says max_batch_size {config.max_batch_size}; expected 0 or more")
-
-
-def _complete_tensors(model: str, entries, specs: Sequence[datatypes.TensorSpec], is_batched: bool) -> None:  # type: ignore[no-untyped-def]  # entries: a repeated field, which has no public type
-    known = {spec.name: spec for spec in specs}
-    for entry in entries:
-        if entry.name not in known:
-            raise errors.ModelLoadError(
-                model,
-                f"config.pbtxt names tensor {entry.name!r}, which the graph does not have"
-                f"{errors.nearest(entry.name, known)}; it has {', '.join(known)}",
-            )
-    present = {entry.name: entry for entry in entries}
-    for spec in specs:
-        entry = present[spec.name] if spec.name in present else entries.add(name=spec.name)
-        _complete_tensor(model, entry, spec, is_batched)
-
-
-def _complete_tensor(model: str, entry, spec: datatypes.TensorSpec, is_batched: bool) -> None:  # type: ignore[no-untyped-def]  # entry: ModelInput or ModelOutput
-    graph_type = model_config_pb2.DataType.Value(spec.datatype.config)
-    if entry.data_type not in {model_config_pb2.TYPE_INVALID, graph_type}:
-        said = model_config_pb2.DataType.Name(entry.data_type)
-        raise errors.ModelLoadError(
-            model, f"config.pbtxt says {said} for {spec.name!r}; the graph has {spec.datatype.config}"
-        )
-    entry.data_type = graph_type
-    if is_batched and (not spec.shape or spec.shape[0] != -1):
-        raise errors.ModelLoadError(
-            model,
-            f"config.pbtxt says max_batch_size > 0, but the first dimension of {spec.name!r} is not free: "
-            f"{list(spec.shape)}; export it with a dynamic batch, or set max_batch_size: 0",
-        )
-    dims = list(spec.shape[1:] if is_batched else spec.shape)
-    said_dims = list(entry.dims)
-    if said_dims and not _dims_agree(said_dims, dims):
-        raise errors.ModelLoadError(
-            model, f"config.pbtxt says dims {said_dims} for {spec.name!r}; the graph has {dims}"
-        )
-    if not said_dims:
-        entry.dims.extend(dims)
-
-
-def _dims_agree(said: Sequence[int], graph: Sequence[int]) -> bool:
-    return len(said) == len(graph) and all(a == b or -1 in {a, b} for a, b in zip(said, graph, strict=True))

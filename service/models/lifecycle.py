@@ -1,51 +1,67 @@
-"""From a model's folder to a model that serves: load, check, replay the goldens, warm.
+"""From a model's folder to a model that serves: load, check, warm, replay the goldens.
 
 Path: repository → **lifecycle** → engine.
 """
 
 import dataclasses
-import hashlib
 import logging
 import pathlib
 import time
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable
 
 from protos import manifest_pb2, model_config_pb2
-from service import datatypes, errors, metrics
-from service.batching import batcher
+from service import errors, metrics
+from service.batching import batcher, costs
 from service.images import decode
+from service.models import (
+    completion,
+    description,
+    goldens,
+    labels,
+    manifest,
+    placement,
+    policy,
+    repository,
+    warmup,
+)
 from service.models import config as model_config
-from service.models import goldens, manifest, repository
-from service.runtime import session
+from service.runtime import instances, session
 
 log = logging.getLogger(__name__)
+
+_REPORT_EVERY_S = 2.0
+_RUN_OVERHEAD_S = 1e-4
+"""What a run costs the event loop: planning it, handing it over, answering. LeNet-5: 0.1 to 0.2 ms."""
+
+Progress = Callable[[str, int, int], None]
+"""Hears of a model that so many of so many batch sizes are warm; called from the loading thread."""
+
+
+def unheard(model: str, done: int, total: int) -> None:
+    """A Progress that nobody listens to."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A loaded model: what the edge needs to check requests, and the batcher that runs them.
+    """A loaded model: what it is, what counts its requests, what batches them, what runs them."""
 
-    Tensor specs have the batch dimension, -1, where `is_batched`.
-    """
-
-    name: str
-    version: str
-    config: model_config_pb2.ModelConfig
-    inputs: dict[str, datatypes.TensorSpec]
-    outputs: dict[str, datatypes.TensorSpec]
-    labels: dict[str, list[str]]
-    image: decode.ImageSpec | None
-    properties: dict[str, str]
+    description: description.Description
     numbers: metrics.ModelMetrics
     batcher: batcher.Batcher
-    session: session.Session
+    instances: instances.Instances
 
-    @property
-    def is_batched(self) -> bool:
-        """Whether the tensors' first dimension is the batch."""
-        return self.config.max_batch_size > 0
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Checked:
+    """A loaded model whose config and manifest fit it."""
+
+    folder: repository.ModelFolder
+    config: model_config_pb2.ModelConfig
+    manifest: manifest_pb2.Manifest | None
+    placement: placement.Placement
+    instances: instances.Instances
+    image: decode.ImageSpec | None
+    labels: dict[str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +72,7 @@ class Loader:
     samples_max: int
     clock: batcher.Clock
     metrics: metrics.Metrics
+    progress: Progress = unheard
 
     def load(self, folder: repository.ModelFolder) -> ServedModel:
         """Load one model; returns when it can serve at full speed. Blocks: call it beside the event loop.
@@ -64,70 +81,99 @@ class Loader:
             ModelLoadError: says why not. NotForThisDevice: it is a variant for another provider.
         """
         started_s = time.perf_counter()
-        said, noted = model_config.read(folder.name, folder.path / "config.pbtxt")
-        for field in noted:
-            log.warning("model %s: config.pbtxt sets %s, which has no effect here", folder.name, field)
-        filename = (said.default_model_filename if said else "") or "model.onnx"
-        loaded = session.Session(folder.name, _graph_path(folder, filename), self.options)
-        config = model_config.complete(folder.name, said, loaded.inputs, loaded.outputs)
-        if said is None:
-            log.warning("model %s: no config.pbtxt, so its requests are not batched", folder.name)
-        described = manifest.read(folder.name, loaded.metadata)
-        manifest.check_provider(folder.name, described, self.options.provider.name)
-        replayed = goldens.replay(
-            folder.name,
-            folder.version_path / "evidence",
-            described,
-            loaded,
-            self.options.provider.name,
-            is_batched=config.max_batch_size > 0,
-        )
-        served = self._assemble(folder, config, loaded, described)
-        _warm(served)
+        checked = self._check(folder)
+        try:
+            served = self._warm(checked)
+        except BaseException:
+            checked.instances.close()
+            raise
         log.info(
-            "model %s version %s ready after %.2f s on %s with %s",
-            folder.name,
-            folder.version,
-            time.perf_counter() - started_s,
-            self.options.provider.name,
-            f"{replayed.rows} goldens reproduced within {replayed.worst:.1e}" if replayed else "no goldens",
+            "model %s version %s ready after %.2f s on %s",
+            *(folder.name, folder.version, time.perf_counter() - started_s, checked.placement.options.provider.name),
         )
         return served
 
-    def _assemble(
-        self,
-        folder: repository.ModelFolder,
-        config: model_config_pb2.ModelConfig,
-        loaded: session.Session,
-        described: manifest_pb2.Manifest | None,
-    ) -> ServedModel:
-        numbers = metrics.ModelMetrics(self.metrics, folder.name, folder.version)
+    def _check(self, folder: repository.ModelFolder) -> _Checked:
+        """Load the graph, and refuse what does not fit before any time is spent on it."""
+        said, noted = model_config.read(folder.name, folder.path / "config.pbtxt")
+        placed = placement.of(folder.name, said, self.options)
+        for field in (*noted, *placed.noted):
+            log.warning("model %s: config.pbtxt sets %s, which has no effect here", folder.name, field)
+        path = _graph_path(folder, (said.default_model_filename if said else "") or "model.onnx")
+        loaded = instances.Instances(folder.name, path, placed.options, placed.knobs)
+        config = completion.complete(folder.name, said, loaded.inputs, loaded.outputs)
+        if said is None:
+            log.warning("model %s: no config.pbtxt, so its requests are not batched", folder.name)
+        described = manifest.read(folder.name, loaded.metadata)
+        manifest.check_provider(folder.name, described, placed.options.provider.name)
+        image = manifest.image_spec(folder.name, described)
+        if image is not None and image.input not in {spec.name for spec in loaded.inputs}:
+            raise errors.ModelLoadError(folder.name, f"its manifest feeds images to {image.input!r}, which is no input")
+        names = labels.read(folder.name, folder.path, config, described)
+        return _Checked(folder, config, described, placed, loaded, image, names)
+
+    def _warm(self, checked: _Checked) -> ServedModel:
+        """Everything that runs the model."""
+        name, loaded, config = checked.folder.name, checked.instances, checked.config
+        rules = policy.of(config)
+        measured = loaded.warm(config.max_batch_size, self._reporter(name))
+        replayed = goldens.replay(
+            name,
+            checked.folder.version_path / "evidence",
+            checked.manifest,
+            loaded,
+            checked.placement.options.provider.name,
+            is_batched=config.max_batch_size > 0,
+        )
+        log.info("model %s: %s", name, _said(replayed))
+        entries = warmup.run(name, checked.folder.path, config, loaded)
+        if entries:
+            log.info("model %s: %d entries of model_warmup run", name, entries)
+        numbers = metrics.ModelMetrics(self.metrics, name, checked.folder.version)
         queue = batcher.Batcher(
-            folder.name,
+            name,
             loaded.run_batch,
-            model_config.policy(config),
-            samples_max=self.samples_max,
+            rules,
+            costs.Costs(measured, _RUN_OVERHEAD_S),
+            limits=batcher.Limits(self.samples_max, loaded.in_flight, loaded.devices),
             clock=self.clock,
             observer=numbers,
         )
         numbers.queue_samples.set_function(lambda: queue.samples_waiting)
-        image = manifest.image_spec(folder.name, described)
-        inputs = {spec.name: spec for spec in loaded.inputs}
-        if image is not None and image.input not in inputs:
-            raise errors.ModelLoadError(folder.name, f"its manifest feeds images to {image.input!r}, which is no input")
-        return ServedModel(
-            name=folder.name,
-            version=folder.version,
-            config=config,
-            inputs=inputs,
-            outputs={spec.name: spec for spec in loaded.outputs},
-            labels=_labels(folder, config, described),
-            image=image,
-            properties=_properties(self.options, described),
-            numbers=numbers,
-            batcher=queue,
-            session=loaded,
-        )
+        return ServedModel(_describe(checked), numbers, queue, loaded)
+
+    def _reporter(self, model: str) -> instances.Report:
+        """Tells `progress` of every size, and the log every two seconds."""
+        said_s = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal said_s
+            self.progress(model, done, total)
+            if time.monotonic() - said_s >= _REPORT_EVERY_S:
+                said_s = time.monotonic()
+                log.info("model %s: warming, %d of %d sizes", model, done, total)
+
+        return report
+
+
+def _said(replayed: goldens.Replay | None) -> str:
+    if replayed is None:
+        return "no goldens"
+    return f"{replayed.rows} goldens reproduced within {replayed.worst:.1e} in {replayed.runs} runs"
+
+
+def _describe(checked: _Checked) -> description.Description:
+    loaded, folder = checked.instances, checked.folder
+    return description.Description(
+        name=folder.name,
+        version=folder.version,
+        config=checked.config,
+        inputs={spec.name: spec for spec in loaded.inputs},
+        outputs={spec.name: spec for spec in loaded.outputs},
+        labels=checked.labels,
+        image=checked.image,
+        properties=_properties(checked),
+    )
 
 
 def _graph_path(folder: repository.ModelFolder, filename: str) -> pathlib.Path:
@@ -139,39 +185,9 @@ def _graph_path(folder: repository.ModelFolder, filename: str) -> pathlib.Path:
     return path
 
 
-def _labels(
-    folder: repository.ModelFolder,
-    config: model_config_pb2.ModelConfig,
-    described: manifest_pb2.Manifest | None,
-) -> dict[str, list[str]]:
-    labels = {}
-    for output in config.output:
-        if output.label_filename:
-            labels[output.name] = _read_labels(folder, output.label_filename, described)
-    return labels
-
-
-def _read_labels(folder: repository.ModelFolder, filename: str, described: manifest_pb2.Manifest | None) -> list[str]:
-    if pathlib.PurePath(filename).name != filename:
-        raise errors.ModelLoadError(folder.name, f"label_filename {filename!r} must be a plain file name")
-    try:
-        content = (folder.path / filename).read_bytes()
-        text = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.ModelLoadError(folder.name, f"its labels cannot be read: {error}") from error
-    if (
-        described is not None
-        and described.labels_sha256
-        and hashlib.sha256(content).hexdigest() != described.labels_sha256
-    ):
-        raise errors.ModelLoadError(
-            folder.name, f"{filename} is not the file that the model was exported with; restore it, or export again"
-        )
-    return text.splitlines()
-
-
-def _properties(options: session.Options, described: manifest_pb2.Manifest | None) -> dict[str, str]:
-    properties = {"provider": options.provider.name, "provider_reason": options.provider.reason}
+def _properties(checked: _Checked) -> dict[str, str]:
+    provider, described = checked.placement.options.provider, checked.manifest
+    properties = {"provider": provider.name, "provider_reason": provider.reason, **checked.instances.properties}
     if described is not None:
         properties |= {
             "architecture": described.architecture,
@@ -182,23 +198,3 @@ def _properties(options: session.Options, described: manifest_pb2.Manifest | Non
     if described is not None and described.HasField("image"):
         properties["image_input"] = described.image.input
     return properties
-
-
-def _warm(served: ServedModel) -> None:
-    """Run the smallest and the largest batch, so that no request pays for first-time work."""
-    if any(-1 in spec.shape[1:] for spec in served.inputs.values()):
-        return  # a size that only the request knows cannot be made up: some graphs refuse wrong ones
-    shapes: Sequence[int] = (1, served.config.max_batch_size) if served.is_batched else (1,)
-    for samples in shapes:
-        inputs = {
-            spec.name: np.zeros(_warm_shape(spec, samples, served.is_batched), spec.datatype.numpy)
-            for spec in served.inputs.values()
-        }
-        try:
-            served.session.run(inputs, served.outputs)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-            raise errors.ModelLoadError(served.name, f"its first run, with {samples} rows, failed: {error}") from error
-
-
-def _warm_shape(spec: datatypes.TensorSpec, samples: int, is_batched: bool) -> tuple[int, ...]:
-    return (samples if is_batched else abs(spec.shape[0]), *spec.shape[1:]) if spec.shape else ()

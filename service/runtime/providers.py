@@ -44,17 +44,18 @@ def choose(device: Literal["auto", "cuda", "cpu"]) -> Provider:
         ProviderUnavailable: `cuda` was asked for and something is missing.
     """
     if device == "cpu":
-        return _cpu("--device cpu")
+        return cpu("--device cpu")
     missing = _missing_for_cuda()
     if missing is None:
         return Provider(CUDA, _cuda_options(), "an NVIDIA device and all CUDA libraries were found")
     if device == "cuda":
         raise errors.ProviderUnavailable(device, missing)
     log.warning("running on the CPU: --device auto found no usable CUDA: %s", missing)
-    return _cpu(f"no usable CUDA: {missing}")
+    return cpu(f"no usable CUDA: {missing}")
 
 
-def _cpu(reason: str) -> Provider:
+def cpu(reason: str) -> Provider:
+    """Return the CPU provider, with the reason for it."""
     return Provider(CPU, {}, reason)
 
 
@@ -63,7 +64,10 @@ def _cuda_options() -> dict[str, str]:
         "device_id": "0",
         # EXHAUSTIVE, the default, searches again for every new batch size: hundreds of ms each.
         "cudnn_conv_algo_search": "HEURISTIC",
+        # All batch sizes are run at load, so the arena knows its size; doubling would only waste memory.
         "arena_extend_strategy": "kSameAsRequested",
+        # ONNX Runtime's default too: named, because float32 on tensor cores is what the manifest's tolerance is for.
+        "use_tf32": "1",
     }
 
 

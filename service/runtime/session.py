@@ -1,22 +1,21 @@
-"""One model loaded in ONNX Runtime, and the thread that runs it. The only importer of onnxruntime.
+"""One model loaded in ONNX Runtime. The only importer of onnxruntime.
 
-Path: batcher → **session** → batcher.
+Path: runners and pipeline → **session** → ONNX Runtime.
 """
 
-import asyncio
-import concurrent.futures
+import collections
 import dataclasses
 import os
 import pathlib
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service import datatypes, errors
-from service.batching import batcher, slots
-from service.runtime import providers
+from service.batching import slots
+from service.runtime import cores, knobs, providers
 
 # ONNX Runtime 1.31 reports usage to its maker and keeps a device id on disk unless told not to before
 # it is loaded. A server that others run does neither, unless they ask for it.
@@ -25,6 +24,15 @@ import onnxruntime
 
 WARNING = 2
 """ONNX Runtime's log severity."""
+
+_LEVELS = {
+    knobs.GraphLevel.OFF: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    knobs.GraphLevel.BASIC: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    knobs.GraphLevel.EXTENDED: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    knobs.GraphLevel.ALL: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_GRAPH_ID = "gpu_graph_id"
+_NO_GRAPH = "-1"
 
 
 def built_in_providers() -> list[str]:
@@ -40,69 +48,135 @@ def preload_cuda_libraries() -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """How a session runs: on which provider, with how many CPU threads."""
+    """Where a session runs, and with how many CPU threads; 0: all that the process may use."""
 
     provider: providers.Provider
     threads: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placement:
+    """Which provider runs how many of the loaded graph's nodes, and which convolutions the CPU runs."""
+
+    nodes: Mapping[str, int]
+    convolutions_on_cpu: tuple[str, ...]
+
+    @property
+    def nodes_on_cpu(self) -> int:
+        """How many nodes the CPU runs."""
+        return self.nodes.get(providers.CPU, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceTensor:
+    """Memory on the session's device at a fixed address; ONNX Runtime owns it, as long as this lives."""
+
+    value: onnxruntime.OrtValue
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    @property
+    def address(self) -> int:
+        """Where it is, for CUDA."""
+        return int(self.value.data_ptr())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row along axis 0."""
+        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+
+
+class Bound:
+    """A run whose inputs and outputs stand at fixed addresses. For one thread."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, graph_id: int) -> None:
+        self._session = session
+        self._binding = binding
+        self._run_options = onnxruntime.RunOptions()
+        # ONNX Runtime's default, and what hand-over relies on: when `run` returns, the outputs are there.
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "0")
+        if graph_id:
+            self._run_options.add_run_config_entry(_GRAPH_ID, str(graph_id))
+
+    def run(self) -> None:
+        """Run, and wait for the device. What ONNX Runtime raises comes through."""
+        self._session.run_with_iobinding(self._binding, self._run_options)
+
+
 class Session:
     """A loaded model.
 
-    Mutable state: ONNX Runtime's own, and the slot; touched only by the session's one thread once
-    `run_batch` is used.
+    Mutable state: ONNX Runtime's own. On the CPU any number of threads may run it; on CUDA one.
     """
 
-    def __init__(self, model: str, path: pathlib.Path, options: Options) -> None:
+    def __init__(self, model: str, path: pathlib.Path, options: Options, wanted: knobs.Knobs | None = None) -> None:
         """Load the model.
 
         Raises:
             ModelLoadError: ONNX Runtime cannot load it, did not take the provider, or has a tensor
                 type that is not served.
         """
-        self._model = model
-        self._session = _load(model, path, options)
-        self._slot = slots.Slot()
-        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"run-{model}")
+        wanted = wanted or knobs.Knobs()
+        self._session = _load(model, path, options, wanted)
+        self._device = "cuda" if options.provider.name == providers.CUDA else "cpu"
+        self._run_options = None
+        if wanted.cuda_graphs and self._device == "cuda":
+            self._run_options = onnxruntime.RunOptions()
+            self._run_options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)  # addresses differ from run to run here
         self.inputs = _specs(model, self._session.get_inputs())
         self.outputs = _specs(model, self._session.get_outputs())
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.placement = _placement(self._session)
 
     def run(self, inputs: slots.Tensors, outputs: Iterable[str]) -> dict[str, NDArray[np.generic]]:
         """Run once on this thread; name → output. What ONNX Runtime raises comes through."""
         names = list(outputs)
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        return dict(zip(names, self._session.run(names, dict(inputs), self._run_options), strict=True))
 
-    async def run_batch(self, requests: Sequence[slots.Tensors], wanted: frozenset[str]) -> batcher.BatchResult:
-        """Run requests together on the session's thread. A `batcher.RunBatch`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._gather_and_run, requests, wanted)
+    def device_tensor(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> DeviceTensor:
+        """Return new memory on the session's device; what is in it is not defined."""
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, self._device, 0)
+        return DeviceTensor(value, shape, dtype)
 
-    def close(self) -> None:
-        """Wait for the thread to end."""
-        self._executor.shutdown()
+    def bind(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor], graph_id: int = 0) -> Bound:
+        """Return a run between these addresses.
 
-    def _gather_and_run(self, requests: Sequence[slots.Tensors], wanted: frozenset[str]) -> batcher.BatchResult:
-        started_s = time.perf_counter()
-        inputs = self._slot.gather(requests)
-        gathered_s = time.perf_counter()
-        outputs = self.run(inputs, wanted)
-        return batcher.BatchResult(outputs, gathered_s - started_s, time.perf_counter() - gathered_s)
+        Args:
+            inputs: for every input of the model.
+            outputs: for those that are computed.
+            graph_id: the CUDA graph to capture at the first run and replay; 0: none.
+        """
+        binding = self._session.io_binding()
+        for name, tensor in inputs.items():
+            binding.bind_ortvalue_input(name, tensor.value)
+        for name, tensor in outputs.items():
+            binding.bind_ortvalue_output(name, tensor.value)
+        return Bound(self._session, binding, graph_id)
 
 
-def _load(model: str, path: pathlib.Path, options: Options) -> onnxruntime.InferenceSession:
+def check_placement(model: str, placement: Placement, provider: str) -> None:
+    """Refuse a model whose convolutions the CPU would run although the device is another.
+
+    Raises:
+        ModelLoadError: names them.
+    """
+    if provider != providers.CPU and placement.convolutions_on_cpu:
+        some = ", ".join(placement.convolutions_on_cpu[:3])
+        raise errors.ModelLoadError(
+            model,
+            f"{provider} leaves {len(placement.convolutions_on_cpu)} of its convolutions to the CPU ({some}, ...); "
+            "export it in a precision for this device, or serve it with instance_group { kind: KIND_CPU }",
+        )
+
+
+def _load(model: str, path: pathlib.Path, options: Options, wanted: knobs.Knobs) -> onnxruntime.InferenceSession:
     chosen = options.provider
-    session_options = onnxruntime.SessionOptions()
-    session_options.log_severity_level = WARNING
-    session_options.intra_op_num_threads = options.threads
-    session_options.inter_op_num_threads = 1
-    # Spinning threads take cores from decoding and gRPC: 1.75 times slower with two sessions.
-    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    wanted = [(chosen.name, chosen.options)] + ([] if chosen.name == providers.CPU else [providers.CPU])
+    asked = [(chosen.name, chosen.options)] + ([] if chosen.name == providers.CPU else [providers.CPU])
     try:
-        session = onnxruntime.InferenceSession(path, session_options, providers=wanted)
+        session = onnxruntime.InferenceSession(path, _session_options(options.threads, wanted), providers=asked)
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-        raise errors.ModelLoadError(model, f"ONNX Runtime cannot load {path}: {error}") from error
+        hint = "; its config.pbtxt asks for CUDA graphs, which need every node on CUDA" * wanted.cuda_graphs
+        raise errors.ModelLoadError(model, f"ONNX Runtime cannot load {path}: {error}{hint}") from error
     session.disable_fallback()
     taken = session.get_providers()[0]
     if taken != chosen.name:
@@ -110,11 +184,40 @@ def _load(model: str, path: pathlib.Path, options: Options) -> onnxruntime.Infer
     return session
 
 
-def _specs(model: str, arguments: Iterable[onnxruntime.NodeArg]) -> tuple[datatypes.TensorSpec, ...]:
+def _session_options(threads: int, wanted: knobs.Knobs) -> onnxruntime.SessionOptions:
+    made = onnxruntime.SessionOptions()
+    made.log_severity_level = WARNING
+    made.intra_op_num_threads = threads or cores.available()
+    made.inter_op_num_threads = 1
+    if wanted.runs_branches_in_parallel:
+        made.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        made.inter_op_num_threads = wanted.branch_threads or made.intra_op_num_threads
+    made.graph_optimization_level = _LEVELS[wanted.graph_level]
+    made.enable_cpu_mem_arena = wanted.uses_arena
+    made.enable_mem_pattern = wanted.uses_memory_pattern and not wanted.runs_branches_in_parallel
+    # Spinning threads take cores from decoding and gRPC: 1.75 times slower with two sessions.
+    made.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    made.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return made
+
+
+def _placement(session: onnxruntime.InferenceSession) -> Placement:
+    nodes: collections.Counter[str] = collections.Counter()
+    convolutions: list[str] = []
+    for part in session.get_provider_graph_assignment_info():
+        for node in part.get_nodes():
+            nodes[part.ep_name] += 1
+            if part.ep_name == providers.CPU and "Conv" in node.op_type:
+                convolutions.append(node.name or node.op_type)
+    return Placement(dict(nodes), tuple(convolutions))
+
+
+def _specs(model: str, arguments: Iterable[Any]) -> tuple[datatypes.TensorSpec, ...]:
     return tuple(_spec(model, argument) for argument in arguments)
 
 
-def _spec(model: str, argument: onnxruntime.NodeArg) -> datatypes.TensorSpec:
+def _spec(model: str, argument: Any) -> datatypes.TensorSpec:
     datatype = datatypes.BY_ORT.get(argument.type)
     if datatype is None:
         served = ", ".join(datatypes.BY_ORT)

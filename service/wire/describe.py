@@ -10,7 +10,7 @@ import grpc
 
 from protos import inference_pb2
 from service import datatypes, engine, errors, metrics
-from service.models import config, lifecycle
+from service.models import config, description
 from service.wire import status
 
 # Only what works.
@@ -86,9 +86,11 @@ class Describe:
         models = self._engine.models()
         if request.name:
             models = [await self._model(request.name, request.version, context)]
-        return inference_pb2.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
+        return inference_pb2.ModelStatisticsResponse(
+            model_stats=[_statistics(model, self._engine.numbers(model)) for model in models]
+        )
 
-    async def _model(self, name: str, version: str, context: Context) -> lifecycle.ServedModel:
+    async def _model(self, name: str, version: str, context: Context) -> description.Description:
         try:
             return self._engine.model(name, version)
         except errors.ModelNotFound as error:
@@ -105,8 +107,7 @@ def _duration(duration: metrics.Duration) -> inference_pb2.StatisticDuration:
     return inference_pb2.StatisticDuration(count=duration.count, ns=duration.ns)
 
 
-def _statistics(model: lifecycle.ServedModel) -> inference_pb2.ModelStatistics:
-    numbers = model.numbers
+def _statistics(model: description.Description, numbers: metrics.ModelMetrics) -> inference_pb2.ModelStatistics:
     return inference_pb2.ModelStatistics(
         name=model.name,
         version=model.version,

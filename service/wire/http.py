@@ -27,8 +27,8 @@ class HttpPort:
         self._server: http.server.ThreadingHTTPServer | None = None
         self._paths: dict[str, Callable[[], tuple[int, str, bytes]]] = {
             "/metrics": lambda: (200, prometheus_client.CONTENT_TYPE_LATEST, self._metrics.exposition()),
-            "/v2/health/live": lambda: _health(self._is_live()),
-            "/v2/health/ready": lambda: _health(self._engine.is_ready),
+            "/v2/health/live": self._live,
+            "/v2/health/ready": lambda: _health(self._engine.condition, is_well=self._engine.is_ready),
         }
 
     def start(self, host: str, port: int) -> int:
@@ -50,10 +50,11 @@ class HttpPort:
             self._server.shutdown()
             self._server.server_close()
 
-    def _is_live(self) -> bool:
+    def _live(self) -> tuple[int, str, bytes]:
         turned = threading.Event()
         self._loop.call_soon_threadsafe(turned.set)
-        return turned.wait(LOOP_ANSWERS_WITHIN_S)
+        answers = turned.wait(LOOP_ANSWERS_WITHIN_S)
+        return _health(f"the event loop has not turned for {LOOP_ANSWERS_WITHIN_S:g} s", is_well=answers)
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         paths = self._paths
@@ -79,8 +80,8 @@ class HttpPort:
         return Handler
 
 
-def _health(is_well: bool) -> tuple[int, str, bytes]:
-    return (200, "text/plain", b"ok\n") if is_well else (503, "text/plain", b"no\n")
+def _health(otherwise: str, *, is_well: bool) -> tuple[int, str, bytes]:
+    return (200, "text/plain", b"ok\n") if is_well else (503, "text/plain", f"{otherwise}\n".encode())
 
 
 def _server_class(host: str) -> type[http.server.ThreadingHTTPServer]:

@@ -18,17 +18,14 @@ from google.protobuf import message as protobuf_message
 from protos import inference_pb2
 from service import engine, errors, metrics
 from service.images import pool
-from service.models import lifecycle
-from service.wire import replies, status, tensors
+from service.models import description
+from service.wire import parameters, replies, status, stream, tensors
 
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = inference_pb2.ModelInferRequest
-
-
-Message = Request | errors.FoveaError
-"""A request, or what is wrong with the message that should have been one."""
+Message = stream.Message
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,9 +75,9 @@ class Inference:
         """Answer one request; any error becomes the call's status."""
         try:
             with self._accepted():
-                return await self._answer(request, context.time_remaining())
+                return await self._answer(request, stream.caller(context), context.time_remaining())
         except Exception as error:  # all of them: this is the edge
-            await context.abort(*status.explain(error))
+            return _failed(context, error)
 
     async def stream(self, requests: AsyncIterator[Message], context: Context) -> None:
         """Answer many requests, each when it is finished; an error is an answer, the stream goes on.
@@ -90,8 +87,8 @@ class Inference:
         """
         try:
             with self._accepted():
-                stream = _Stream(self, context, self._stream_messages_max)
-                if not await stream.run(requests, self._draining):
+                opened = stream.Stream(self.answer_in_stream, context, self._stream_messages_max)
+                if not await opened.run(requests, self._draining):
                     raise errors.NotServing(engine.State.DRAINING.value)
         except errors.NotServing as error:
             await context.abort(*status.explain(error))
@@ -121,25 +118,31 @@ class Inference:
             if not self._open:
                 self._none_open.set()
 
-    async def answer_in_stream(self, request: Message) -> inference_pb2.ModelStreamInferResponse:
+    async def answer_in_stream(self, request: Message, caller: str) -> inference_pb2.ModelStreamInferResponse:
         """Return the stream's answer to a message, whatever happens."""
         try:
-            return inference_pb2.ModelStreamInferResponse(infer_response=await self._answer(request, None))
+            return inference_pb2.ModelStreamInferResponse(infer_response=await self._answer(request, caller, None))
         except Exception as error:  # all of them: this is the edge
             _, sentence = status.explain(error)
             reply = inference_pb2.ModelStreamInferResponse(error_message=sentence)
             reply.infer_response.id = request.id if isinstance(request, Request) else ""
+            if isinstance(error, errors.Refused):
+                reply.infer_response.parameters[status.PUSHBACK].int64_param = status.pushback_ms(error)
             return reply
 
-    async def _answer(self, request: Message, remaining_s: float | None) -> inference_pb2.ModelInferResponse:
+    async def _answer(
+        self, request: Message, caller: str, remaining_s: float | None
+    ) -> inference_pb2.ModelInferResponse:
         """Answer, and count the outcome: OK, the error's code, or CANCELLED."""
         started_s = time.perf_counter()
-        model: lifecycle.ServedModel | None = None
+        model: description.Description | None = None
         try:
             if isinstance(request, errors.FoveaError):
                 raise request
             model = self._engine.model(request.model_name, request.model_version)
-            return await self._run(request, model, remaining_s, started_s)
+            deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
+            asked = parameters.read(request, caller, deadline_s)
+            return await self._run(request, model, asked, started_s)
         except errors.FoveaError as error:
             self._count_failure(model, status.code(error).name, started_s)
             raise
@@ -151,119 +154,40 @@ class Inference:
             raise
 
     async def _run(
-        self, request: Request, model: lifecycle.ServedModel, remaining_s: float | None, started_s: float
+        self, request: Request, model: description.Description, asked: engine.Caller, started_s: float
     ) -> inference_pb2.ModelInferResponse:
         inputs = tensors.read(request, model)
         wanted = replies.requested(request, model)
-        deadline_s = asyncio.get_running_loop().time() + min(_timeout_s(request), _seconds(remaining_s))
+        waits_s = self._decoders.decode_s_estimate(len(inputs.images)) if inputs.images else 0.0
         decode_s = 0.0
-        with model.batcher.admit(inputs.samples) as place:
+        with self._engine.admit(model, inputs.samples, asked, decode_s=waits_s) as place:
             if inputs.images:
                 assert model.image is not None, "tensors.read takes images only for an image model"
                 decoded = await self._decoders.decode(inputs.images, model.image)
                 inputs.tensors[model.image.input] = decoded.rows_nhwc
                 decode_s = decoded.decode_s
-            answer = await place.submit(inputs.tensors, frozenset(output.name for output in wanted), deadline_s)
+            answer = await place.submit(inputs.tensors, frozenset(output.name for output in wanted))
         replied_s = time.perf_counter()
         reply = replies.response(request.id, model, wanted, dict(answer.outputs))
         ended_s = time.perf_counter()
         stages = metrics.Stages(
             decode_s, answer.queue_s, answer.gather_s, answer.run_s, ended_s - replied_s, ended_s - started_s
         )
-        model.numbers.succeeded(inputs.samples, stages, had_images=bool(inputs.images))
+        self._engine.numbers(model).succeeded(inputs.samples, stages, had_images=bool(inputs.images))
         return reply
 
-    def _count_failure(self, model: lifecycle.ServedModel | None, code: str, started_s: float) -> None:
+    def _count_failure(self, model: description.Description | None, code: str, started_s: float) -> None:
         if model is None:
             self._metrics.requests.labels("", "", code).inc()
         else:
-            model.numbers.failed(code, time.perf_counter() - started_s)
+            self._engine.numbers(model).failed(code, time.perf_counter() - started_s)
 
 
-class _Stream:
-    """One open stream: this task reads, a task per message answers, one task writes.
-
-    Mutable state: `_finished` and `_answering`; touched only on the event loop.
-    """
-
-    def __init__(self, inference: Inference, context: Context, messages_max: int) -> None:
-        self._inference = inference
-        self._context = context
-        self._room = asyncio.Semaphore(messages_max)
-        self._finished: asyncio.Queue[inference_pb2.ModelStreamInferResponse | None] = asyncio.Queue()
-        self._answering: set[asyncio.Task[None]] = set()
-
-    async def run(self, requests: AsyncIterator[Message], draining: asyncio.Event) -> bool:
-        """Serve until the client has finished (True) or the server drains (False); all read is answered."""
-        writer = asyncio.create_task(self._write())
-        drain = asyncio.create_task(draining.wait())
-        try:
-            is_over = await self._read(aiter(requests), drain, writer)
-            await asyncio.gather(*self._answering)
-            self._finished.put_nowait(None)
-            await writer
-            return is_over
-        finally:  # the client has gone, or writing failed: nobody waits for the rest
-            for task in (writer, drain, *self._answering):
-                task.cancel()
-
-    async def _read(
-        self,
-        requests: AsyncIterator[Message],
-        drain: asyncio.Task[bool],
-        writer: asyncio.Task[None],
-    ) -> bool:
-        reader = asyncio.create_task(self._read_all(requests))
-        done, _ = await asyncio.wait((reader, drain, writer), return_when=asyncio.FIRST_COMPLETED)
-        if reader in done:
-            reader.result()
-            return True
-        reader.cancel()
-        await asyncio.wait((reader,))
-        if writer in done:
-            writer.result()
-        return False
-
-    async def _read_all(self, requests: AsyncIterator[Message]) -> None:
-        loop = asyncio.get_running_loop()
-        await self._room.acquire()
-        async for request in requests:
-            task = loop.create_task(self._answer(request))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
-            await self._room.acquire()
-
-    async def _answer(self, request: Message) -> None:
-        self._finished.put_nowait(await self._inference.answer_in_stream(request))
-
-    async def _write(self) -> None:
-        while (reply := await self._finished.get()) is not None:
-            await self._context.write(reply)
-            self._room.release()
-
-
-def _seconds(remaining_s: float | None) -> float:
-    return math.inf if remaining_s is None else remaining_s
-
-
-def _timeout_s(request: Request) -> float:
-    """The request's `timeout` parameter in seconds; infinity without one.
-
-    Raises:
-        BadRequest: not an int64, negative; or a request parameter that is not supported.
-    """
-    timeout_s = math.inf
-    for name, parameter in request.parameters.items():
-        if name == "timeout":
-            choice = parameter.WhichOneof("parameter_choice")
-            microseconds = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
-            if choice not in {"int64_param", "uint64_param"} or microseconds < 0:
-                raise errors.BadRequest("parameter 'timeout' must be an int64 of microseconds, at least 0")
-            timeout_s = microseconds / 1e6 if microseconds else math.inf
-        elif name not in _IGNORED_PARAMETERS:
-            raise errors.BadRequest(f"parameter {name!r} is not supported; known: timeout")
-    return timeout_s
-
-
-# Sent by stock clients with every request; they change nothing for models with one response each.
-_IGNORED_PARAMETERS = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
+def _failed(context: Context, error: Exception) -> inference_pb2.ModelInferResponse:
+    """Make an error the call's status. Not by `abort`, which raises: a refusal should cost no more than an answer."""
+    code, sentence = status.explain(error)
+    context.set_code(code)
+    context.set_details(sentence)
+    if isinstance(error, errors.Refused):
+        context.set_trailing_metadata(((status.PUSHBACK, str(status.pushback_ms(error))),))
+    return inference_pb2.ModelInferResponse()

@@ -3,26 +3,25 @@
 Path: engine → **replies** → client.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos import inference_pb2
 from service import errors
-from service.models import lifecycle
+from service.models import description
 from service.wire import tensors
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(NamedTuple):
     """One requested output; `classes` > 0 asks for that many best classes instead of the tensor."""
 
     name: str
     classes: int
 
 
-def requested(request: inference_pb2.ModelInferRequest, model: lifecycle.ServedModel) -> list[Requested]:
+def requested(request: inference_pb2.ModelInferRequest, model: description.Description) -> list[Requested]:
     """Return the outputs that a request asks for; all, if it names none.
 
     Raises:
@@ -34,13 +33,15 @@ def requested(request: inference_pb2.ModelInferRequest, model: lifecycle.ServedM
 
 
 def _requested(
-    output: inference_pb2.ModelInferRequest.InferRequestedOutputTensor, model: lifecycle.ServedModel
+    output: inference_pb2.ModelInferRequest.InferRequestedOutputTensor, model: description.Description
 ) -> Requested:
     if output.name not in model.outputs:
         raise errors.BadRequest(
             f"model {model.name!r} has no output {output.name!r}{errors.nearest(output.name, model.outputs)}; "
             f"its outputs: {', '.join(model.outputs)}"
         )
+    if not output.parameters:
+        return Requested(output.name, 0)
     classes = 0
     for name, parameter in output.parameters.items():
         if name == "classification":
@@ -56,7 +57,7 @@ def _requested(
 
 def response(
     request_id: str,
-    model: lifecycle.ServedModel,
+    model: description.Description,
     wanted: list[Requested],
     outputs: dict[str, NDArray[np.generic]],
 ) -> inference_pb2.ModelInferResponse:
@@ -76,7 +77,7 @@ def response(
 
 
 def _classify(
-    values: NDArray[np.generic], output: Requested, model: lifecycle.ServedModel
+    values: NDArray[np.generic], output: Requested, model: description.Description
 ) -> tuple[list[bytes], list[int]]:
     """The best classes as "value:index:label", best first; equal values in order of index."""
     rows = values.reshape(len(values), -1) if model.is_batched else values.reshape(1, -1)

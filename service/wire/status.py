@@ -4,6 +4,7 @@ Path: any error → **status** → client.
 """
 
 import logging
+import math
 import secrets
 
 import grpc
@@ -18,11 +19,20 @@ CODES: dict[type[errors.FoveaError], grpc.StatusCode] = {
     errors.BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Refused: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.NotServing: grpc.StatusCode.UNAVAILABLE,
     errors.RunFailed: grpc.StatusCode.INTERNAL,
 }
+
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Trailing metadata that gRPC's own retries obey: when to try again, or -1 for never (gRFC A6)."""
+
+
+def pushback_ms(error: errors.Refused) -> int:
+    """Return the value for PUSHBACK."""
+    return -1 if error.pause_s is None else math.ceil(error.pause_s * 1e3)
 
 
 def code(error: errors.FoveaError) -> grpc.StatusCode:

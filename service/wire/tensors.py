@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protos import inference_pb2
 from service import datatypes, errors
-from service.models import lifecycle
+from service.models import description
 
 Contents = inference_pb2.InferTensorContents
 
@@ -42,12 +42,12 @@ class Inputs:
     images: list[bytes]
 
 
-def read(request: inference_pb2.ModelInferRequest, model: lifecycle.ServedModel) -> Inputs:
+def read(request: inference_pb2.ModelInferRequest, model: description.Description) -> Inputs:
     """Check the inputs of a request and return them.
 
     Raises:
         BadRequest: inputs missing, unknown or given twice; raw and typed contents mixed; rows that differ.
-        BadTensor: wrong datatype, shape or number of bytes; more rows than the model takes.
+        BadTensor: wrong datatype, shape or number of bytes.
     """
     raws = request.raw_input_contents
     if raws and len(raws) != len(request.inputs):
@@ -71,8 +71,10 @@ def read(request: inference_pb2.ModelInferRequest, model: lifecycle.ServedModel)
     return inputs
 
 
-def _check_names(request: inference_pb2.ModelInferRequest, model: lifecycle.ServedModel) -> None:
+def _check_names(request: inference_pb2.ModelInferRequest, model: description.Description) -> None:
     names = [tensor.name for tensor in request.inputs]
+    if len(names) == len(model.inputs) and model.inputs.keys() == set(names):
+        return
     for name in names:
         if name not in model.inputs:
             raise errors.BadRequest(
@@ -89,7 +91,7 @@ def _check_names(request: inference_pb2.ModelInferRequest, model: lifecycle.Serv
 def _read_input(
     tensor: inference_pb2.ModelInferRequest.InferInputTensor,
     raw: bytes | None,
-    model: lifecycle.ServedModel,
+    model: description.Description,
     inputs: Inputs,
 ) -> int:
     """Read one input into `inputs` and return its rows."""
@@ -113,9 +115,11 @@ def _check_shape(
     name: str,
     shape: tuple[int, ...],
     spec: datatypes.TensorSpec,
-    model: lifecycle.ServedModel,
+    model: description.Description,
     is_image: bool,
 ) -> None:
+    if shape[1:] == spec.shape[1:] and min(shape, default=1) > 0 and spec.shape[:1] == (-1,) and not is_image:
+        return  # the usual case, told apart cheaply
     if is_image:
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
             raise errors.BadTensor(model.name, name, f"shape {list(shape)} for encoded images", "[N] or [N, 1]")
@@ -125,14 +129,10 @@ def _check_shape(
     is_image_input = model.image is not None and model.image.input == name
     if any(size < 0 for size in shape) or (is_image_input and 0 in shape) or (model.is_batched and shape[0] == 0):
         raise errors.BadTensor(model.name, name, f"shape {list(shape)}", "at least one row")
-    if model.is_batched and shape[0] > model.config.max_batch_size:
-        raise errors.BadTensor(
-            model.name, name, f"{shape[0]} rows", f"at most {model.config.max_batch_size}; split the request"
-        )
 
 
 def _from_raw(
-    raw: bytes, shape: tuple[int, ...], spec: datatypes.TensorSpec, model: lifecycle.ServedModel
+    raw: bytes, shape: tuple[int, ...], spec: datatypes.TensorSpec, model: description.Description
 ) -> NDArray[np.generic]:
     """A view on the message's bytes, no copy."""
     wanted_bytes = math.prod(shape) * spec.datatype.numpy.itemsize
@@ -150,7 +150,7 @@ def _from_contents(
     tensor: inference_pb2.ModelInferRequest.InferInputTensor,
     shape: tuple[int, ...],
     spec: datatypes.TensorSpec,
-    model: lifecycle.ServedModel,
+    model: description.Description,
 ) -> NDArray[np.generic]:
     values = _typed(tensor, spec.datatype.wire, model)
     if len(values) != math.prod(shape):
@@ -164,7 +164,7 @@ def _from_contents(
 
 
 def _typed(
-    tensor: inference_pb2.ModelInferRequest.InferInputTensor, datatype: str, model: lifecycle.ServedModel
+    tensor: inference_pb2.ModelInferRequest.InferInputTensor, datatype: str, model: description.Description
 ) -> Sequence[object]:
     field = _CONTENTS_FIELD.get(datatype)
     if field is None or not tensor.HasField("contents"):
@@ -182,7 +182,7 @@ def _image_files(
     tensor: inference_pb2.ModelInferRequest.InferInputTensor,
     raw: bytes | None,
     count: int,
-    model: lifecycle.ServedModel,
+    model: description.Description,
 ) -> list[bytes]:
     files = split_bytes(raw, tensor.name, model) if raw is not None else list(_typed(tensor, "BYTES", model))
     if len(files) != count:
@@ -195,7 +195,7 @@ def _image_files(
     return files  # type: ignore[return-value]  # bytes_contents holds bytes
 
 
-def split_bytes(raw: bytes, name: str, model: lifecycle.ServedModel) -> list[bytes]:
+def split_bytes(raw: bytes, name: str, model: description.Description) -> list[bytes]:
     """Split the raw form of BYTES: each element behind its length, 4 bytes little-endian.
 
     Raises:

@@ -1,0 +1,91 @@
+"""The runs under way: when a device is free again, and how many come meanwhile.
+
+Path: planner → **under_way** → costs and admission.
+"""
+
+import asyncio
+import collections
+import math
+from collections.abc import Sequence
+
+from service.batching import place
+
+_MEMORY_STARTS = 16
+"""Starts of runs that the expectation of arrivals is the mean of, nearly."""
+_COMING_FIRST = 64.0
+"""Until something is known, many are expected: then the device does what is cheapest for it."""
+
+
+class Run:
+    """A batch under way. Mutable state: `began_s`, set when a device takes it."""
+
+    __slots__ = ("began_s", "expected_s", "parts", "samples", "started_s", "task")
+
+    def __init__(self, parts: Sequence[place.Part], started_s: float, expected_s: float) -> None:
+        self.parts = parts
+        self.samples = sum([part.samples for part in parts])
+        self.started_s = started_s
+        self.expected_s = expected_s
+        self.began_s = math.inf
+        self.task: asyncio.Task[None] | None = None
+
+
+class UnderWay:
+    """The runs under way, in the order of their start.
+
+    The first `devices` of them run, the others are made ready behind those and begin when one ends.
+
+    Mutable state: the runs, and the counts of arrivals; touched only on the event loop.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self.runs: list[Run] = []
+        self.arrived = 0
+        """Samples that have come, ever."""
+        self.coming = _COMING_FIRST
+        """Samples that come, in the mean, after a run was started: within the horizon, and before a device is idle."""
+        self._known = 0
+        self.devices = devices
+        self._starts: collections.deque[tuple[float, int]] = collections.deque()
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @property
+    def free(self) -> int:
+        """Devices that are free now."""
+        return max(0, self.devices - len(self.runs))
+
+    def start(self, run: Run) -> None:
+        """Take a run that starts now."""
+        self._starts.append((run.started_s, self.arrived))
+        self.runs.append(run)
+        if len(self.runs) <= self.devices:
+            run.began_s = run.started_s
+
+    def end(self, run: Run, now_s: float) -> None:
+        """Take out a run that has ended; the next one begins."""
+        self.runs.remove(run)
+        if len(self.runs) >= self.devices:
+            following = self.runs[self.devices - 1]
+            following.began_s = min(following.began_s, now_s)
+
+    def count_arrivals(self, now_s: float, horizon_s: float, *, is_idle: bool) -> None:
+        """Learn from the starts that are `horizon_s` ago, or from all if nobody waits for a device any more."""
+        while self._starts and (is_idle or self._starts[0][0] + horizon_s <= now_s):
+            started_s, arrived = self._starts.popleft()
+            share = min(1.0, horizon_s / (now_s - started_s)) if now_s > started_s else 1.0
+            self._known = min(_MEMORY_STARTS, self._known + 1)
+            self.coming += ((self.arrived - arrived) * share - self.coming) / self._known
+
+    def busy_s(self, now_s: float) -> list[float]:
+        """Until when each device is busy, in seconds from now, ascending; 0 for a free one."""
+        busy_s = [0.0] * self.devices
+        for number, run in enumerate(self.runs):
+            if number < self.devices:
+                busy_s[number] = max(0.0, run.began_s + run.expected_s - now_s)
+            else:  # it follows on whichever is free first
+                busy_s.sort()
+                busy_s[0] += run.expected_s
+        busy_s.sort()
+        return busy_s

@@ -1,0 +1,298 @@
+"""A model's instances: as many runs side by side as its device serves best, behind one door.
+
+Path: batcher → **instances** → runners (CPU, inputs of any size) or pipelines (CUDA).
+"""
+
+import logging
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import errors
+from service.batching import batcher, costs, slots
+from service.runtime import (
+    buffers,
+    cores,
+    cuda,
+    handover,
+    knobs,
+    pipeline,
+    providers,
+    rehearsal,
+    runners,
+    session,
+    trial,
+)
+
+log = logging.getLogger(__name__)
+
+HERE_S = 1e-4
+"""A run on the CPU that is no longer than this is made on the event loop: handing it to another thread
+and back costs more than the loop loses by waiting."""
+TURN_S = 3e-5
+"""What the event loop spends on such a batch besides its run: a task, its turn, the answers. A run on a
+thread has this in its measured time; without it, splitting small batches would look free."""
+_WARM_RUNS = {providers.CPU: 1, providers.CUDA: 3}
+"""Runs of a size before it is timed. On CUDA the first one searches algorithms, and a graph is captured."""
+
+Report = Callable[[int, int], None]
+"""Hears how many sizes of how many are warm."""
+
+
+class Instances:
+    """A loaded model, ready to run once it is warm.
+
+    Mutable state: what `warm` and `close` set, and the free places of each runner; touched by the
+    loading thread until the model serves, then only on the event loop.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        path: pathlib.Path,
+        options: session.Options,
+        wanted: knobs.Knobs | None = None,
+        device: cuda.Cuda | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model: its name.
+            path: the graph.
+            options: provider and threads.
+            wanted: what its config asks for.
+            device: what copies to the session's device and back; None: CUDA's, if that is the provider.
+
+        Raises:
+            ModelLoadError: see session.Session.
+        """
+        self._model = model
+        self._path = path
+        self._options = options
+        self._wanted = wanted or knobs.Knobs()
+        self._device = device
+        self._is_cuda = options.provider.name == providers.CUDA
+        self._layout = _layout(options, self._wanted)
+        self._first = self._load(self._layout.threads if self._layout else cores.available())
+        self._slot = slots.Slot()
+        self._runners: list[handover.Runner] = []
+        self._free: list[int] = []
+        self.rows_here = 0
+        """Runs of up to so many rows are made on the event loop, one after another."""
+        self._has_batch_axis = True
+        self.pads = False
+        """Whether only the rows of `buckets` can run."""
+        self.buckets: tuple[int, ...] = ()
+        """The batch sizes that `warm` has run, ascending; empty for inputs of any size."""
+        self.inputs = self._first.inputs
+        self.outputs = self._first.outputs
+        self.metadata = self._first.metadata
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that may be under way at once: one for each instance on the CPU, two on CUDA."""
+        return sum(runner.in_flight for runner in self._runners)
+
+    @property
+    def devices(self) -> int:
+        """Runs that compute at the same time: one for each instance. What is `in_flight` beyond is being copied."""
+        return len(self._runners) if self.pads else self.in_flight
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """What was chosen, for people."""
+        layout = self._layout or trial.Candidate(1, cores.available())
+        return {
+            "instances": str(layout.instances),
+            "threads": str(layout.threads),
+            "nodes_on_cpu": str(self._first.placement.nodes_on_cpu),
+        }
+
+    async def run_batch(
+        self, requests: Sequence[slots.Tensors], wanted: frozenset[str], rows: int
+    ) -> batcher.BatchResult:
+        """Run requests together, at most `in_flight` batches at once. A `batcher.RunBatch`."""
+        rows = rows if self._has_batch_axis else 1
+        if rows <= self.rows_here:
+            return runners.gather_and_run(self._first, self._slot, requests, wanted)
+        place = self._take_place()
+        try:
+            reply = handover.LoopReply()
+            self._runners[place].submit(handover.Job(requests, wanted, rows, reply))
+            return await reply.future
+        finally:
+            self._free[place] += 1
+
+    def run(self, inputs: slots.Tensors, outputs: Iterable[str], rows: int = 0) -> dict[str, NDArray[np.generic]]:
+        """Run once as batches run, and wait; name → output. What ONNX Runtime raises comes through.
+
+        Args:
+            inputs: name → (n, ...).
+            outputs: the names of those wanted.
+            rows: rows of the run, padding included, where the device pads; 0: n.
+        """
+        if not self._runners:
+            return self._first.run(inputs, outputs)
+        samples = len(next(iter(inputs.values()))) if self._has_batch_axis else 1
+        return dict(self._run(0, [inputs], frozenset(outputs), rows or samples).outputs)
+
+    def warm(self, rows_max: int, report: Report) -> costs.Measured:
+        """Choose instances and threads, start them, run every batch size, and time it.
+
+        Args:
+            rows_max: the largest batch; 0: the model has no batch axis.
+            report: hears of the progress.
+
+        Raises:
+            ModelLoadError: a run fails, or the device runs convolutions on the CPU.
+        """
+        session.check_placement(self._model, self._first.placement, self._options.provider.name)
+        self._has_batch_axis = rows_max > 0
+        is_fixed = rehearsal.is_fixed(self.inputs)
+        try:
+            self._start(max(1, rows_max), is_fixed=is_fixed)
+            measured = self._rehearse(report) if is_fixed else {}
+        except errors.ModelLoadError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise errors.ModelLoadError(self._model, f"its first run failed: {error}") from error
+        self._log_placement()
+        return costs.Measured(measured, self.pads)
+
+    def close(self) -> None:
+        """Finish what was taken, and end the threads."""
+        for runner in self._runners:
+            runner.close()
+        self._runners, self._free, self.rows_here = [], [], 0
+
+    def _load(self, threads: int) -> session.Session:
+        options = session.Options(self._options.provider, threads)
+        return session.Session(self._model, self._path, options, self._wanted)
+
+    def _zeros(self, rows: int) -> dict[str, NDArray[np.generic]]:
+        return rehearsal.zeros(self.inputs, rows, has_batch_axis=self._has_batch_axis)
+
+    def _start(self, rows_max: int, *, is_fixed: bool) -> None:
+        sessions = self._sessions(rows_max, is_fixed=is_fixed)
+        layout = self._layout or trial.Candidate(1, cores.available())
+        if (self._is_cuda or self._device) and is_fixed and all(spec.shape for spec in self.inputs):
+            self.pads = True
+            self.buckets = rehearsal.buckets(rows_max, self._wanted.preferred_rows)
+            self._start_pipelines(sessions)
+        elif self._wanted.cuda_graphs:
+            raise errors.ModelLoadError(
+                self._model, "config.pbtxt asks for CUDA graphs, which need inputs of fixed sizes; remove it"
+            )
+        else:
+            self.buckets = rehearsal.powers_of_two(rows_max) if is_fixed else ()
+            self._start_runners(sessions, 1 if self._is_cuda else layout.instances // len(sessions))
+        self._free = [runner.in_flight for runner in self._runners]
+
+    def _sessions(self, rows_max: int, *, is_fixed: bool) -> list[session.Session]:
+        layout = self._layout
+        if layout is None and is_fixed:
+            return self._try(rows_max)
+        layout = layout or trial.Candidate(1, cores.available())
+        is_shared = layout.threads == 1 and not self._is_cuda and self._device is None
+        more = 0 if is_shared else layout.instances - 1
+        return [self._first, *(self._load(layout.threads) for _ in range(more))]
+
+    def _try(self, rows_max: int) -> list[session.Session]:
+        loaded = {cores.available(): self._first}
+
+        def load(threads: int) -> session.Session:
+            return loaded.pop(threads, None) or self._load(threads)
+
+        outcome = trial.choose(cores.available(), load, self._zeros, rows_max)
+        self._layout, self._first = outcome.chosen, outcome.sessions[0]
+        log.info("model %s: %s threads; measured: %s", self._model, outcome.chosen, outcome.table or "one core")
+        return outcome.sessions
+
+    def _start_runners(self, sessions: Sequence[session.Session], threads: int) -> None:
+        for loaded in sessions:
+            made = runners.Runners(self._model, loaded, threads)
+            made.start()
+            self._runners.append(made)
+
+    def _start_pipelines(self, sessions: Sequence[session.Session]) -> None:
+        device = self._device or cuda.Cuda(cuda.load())
+        plan = buffers.Plan(self.buckets, self._has_batch_axis, self._wanted.cuda_graphs)
+        for loaded in sessions:
+            made = pipeline.Pipeline(self._model, loaded, device, plan)
+            made.start()
+            self._runners.append(made)
+
+    def _rehearse(self, report: Report) -> dict[int, float]:
+        """Run every size on every instance; the first one's times are taken."""
+        measured: dict[int, float] = {}
+        total = len(self.buckets) * len(self._runners)
+        done = 0
+        for place in range(len(self._runners)):
+            for rows in self.buckets:
+                if not self.pads and rehearsal.is_too_long(rows, measured):
+                    break
+                run_s = self._time(place, rows)
+                measured.setdefault(rows, run_s)
+                done += 1
+                report(done, total)
+        self.buckets = tuple(measured)
+        return measured
+
+    def _time(self, place: int, rows: int) -> float:
+        one = self._zeros(1)
+        requests = [one] * (rows if self._has_batch_axis else 1)  # gathered, as requests of several callers are
+        names = frozenset(spec.name for spec in self.outputs)
+        before = _WARM_RUNS[self._options.provider.name]
+
+        def run() -> None:
+            self._run(place, requests, names, rows)
+
+        try:
+            return self._time_here(run, rows) or rehearsal.seconds(run, before)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            raise errors.ModelLoadError(self._model, f"its first run, with {rows} rows, failed: {error}") from error
+
+    def _time_here(self, run: Callable[[], None], rows: int) -> float:
+        """Seconds of runs on the calling thread, if they are so short that they stay there; else 0."""
+        is_alone = self._layout is not None and self._layout.threads == 1 and not self.pads
+        smaller = [size for size in self.buckets if size < rows]
+        if not is_alone or (smaller and self.rows_here < smaller[-1]):
+            return 0.0
+        before, self.rows_here = self.rows_here, rows
+        run_s = rehearsal.seconds(run, 1)
+        if run_s <= HERE_S:
+            return run_s + TURN_S
+        self.rows_here = before
+        return 0.0
+
+    def _run(
+        self, place: int, requests: Sequence[slots.Tensors], wanted: frozenset[str], rows: int
+    ) -> batcher.BatchResult:
+        """As `run_batch`, for a thread that waits."""
+        if rows <= self.rows_here:
+            return runners.gather_and_run(self._first, self._slot, requests, wanted)
+        reply = handover.ThreadReply()
+        self._runners[place].submit(handover.Job(requests, wanted, rows, reply))
+        return reply.result()
+
+    def _take_place(self) -> int:
+        """The runner with the most free places."""
+        place = max(range(len(self._free)), key=self._free.__getitem__)
+        self._free[place] -= 1
+        return place
+
+    def _log_placement(self) -> None:
+        nodes = ", ".join(f"{count} nodes on {name}" for name, count in self._first.placement.nodes.items())
+        log.info("model %s: %s; up to %d batches under way", self._model, nodes, self.in_flight)
+
+
+def _layout(options: session.Options, wanted: knobs.Knobs) -> trial.Candidate | None:
+    """What config and flags say, the config first; None: measure."""
+    threads = wanted.threads or options.threads
+    if threads or options.provider.name == providers.CUDA or wanted.runs_branches_in_parallel:
+        return trial.Candidate(wanted.instances or 1, threads or cores.available())
+    if wanted.instances:
+        return trial.Candidate(wanted.instances, max(1, cores.available() // wanted.instances))
+    return None

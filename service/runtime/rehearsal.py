@@ -1,0 +1,75 @@
+"""What is run before anybody asks: which batch sizes, with which inputs, and how long each takes.
+
+Path: instances → **rehearsal** → batching's costs.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service import datatypes
+
+_RUNS = 3
+_SIZE_S = 0.25
+"""A size is timed three times, or as often as fits into this; at least once."""
+_RUN_MAX_S = 2.0
+"""On the CPU sizes that would take longer than this are not run at load: nothing there needs warming by size."""
+
+Specs = Sequence[datatypes.TensorSpec]
+
+
+def is_fixed(inputs: Specs) -> bool:
+    """Return whether only the batch is free. Other free sizes cannot be made up: some graphs refuse wrong ones."""
+    return not any(-1 in spec.shape[1:] for spec in inputs)
+
+
+def zeros(inputs: Specs, rows: int, *, has_batch_axis: bool) -> dict[str, NDArray[np.generic]]:
+    """Return inputs of so many rows; without a batch axis the model's own shapes, a free first size being 1."""
+    return {
+        spec.name: np.zeros(_shape(spec, rows, has_batch_axis=has_batch_axis), spec.datatype.numpy) for spec in inputs
+    }
+
+
+def powers_of_two(rows_max: int) -> tuple[int, ...]:
+    """Return 1, 2, 4, ... and `rows_max` itself."""
+    return tuple(dict.fromkeys((*(2**power for power in range((rows_max - 1).bit_length())), rows_max)))
+
+
+def buckets(rows_max: int, preferred: Sequence[int]) -> tuple[int, ...]:
+    """Return the batch sizes for a device that must know them: the preferred ones with 1 and `rows_max`."""
+    if not preferred:
+        return powers_of_two(rows_max)
+    return tuple(sorted({1, rows_max, *(rows for rows in preferred if 1 <= rows <= rows_max)}))
+
+
+def seconds(run: Callable[[], object], runs_before: int) -> float:
+    """Return the median seconds of a run, after so many that are not counted; of the last one if it takes long."""
+    for _ in range(runs_before):
+        took_s = _timed(run)
+    times = [took_s] if runs_before and took_s > _SIZE_S else [_timed(run)]
+    while len(times) < _RUNS and sum(times) + times[0] < _SIZE_S:
+        times.append(_timed(run))
+    return statistics.median(times)
+
+
+def is_too_long(rows: int, measured: dict[int, float]) -> bool:
+    """Return whether so many rows would run too long to be tried, judged by the sizes before."""
+    if not measured:
+        return False
+    largest = max(measured)
+    return measured[largest] / largest * rows > _RUN_MAX_S
+
+
+def _timed(run: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    run()
+    return time.perf_counter() - started_s
+
+
+def _shape(spec: datatypes.TensorSpec, rows: int, *, has_batch_axis: bool) -> tuple[int, ...]:
+    if not spec.shape:
+        return ()
+    return (rows if has_batch_axis else abs(spec.shape[0]), *spec.shape[1:])

@@ -1,0 +1,142 @@
+"""Which configuration is best: one dimension after the other, the best so far kept, a duel at the end.
+
+Path: tune_cli → **search** → trials.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+from service import errors
+from service.models import repository
+from service.runtime import cores, providers, session
+from service.tuning import candidates, drive, trials
+
+_AS_FAST = 1.03
+"""Throughputs this close are as good; the shorter latency of a lone caller decides."""
+_DUEL_SHARE = 0.25
+"""The part of the budget that is kept for the last comparison."""
+_ROUNDS = 3
+_TRIAL_MIN_S, _TRIAL_MAX_S = 1.0, 10.0
+"""A trial that is shorter says nothing; one that is longer says no more."""
+_CURVE_S = 8.0
+"""With less time left the duel measures the full load only, not the curve."""
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Duel:
+    """The default and the winner, measured in turns; `ratio` is the winner's throughput over the default's."""
+
+    default: Sequence[drive.Point]
+    winner: Sequence[drive.Point]
+    ratio: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What the search has measured, what there was no time for, and what it chose."""
+
+    tried: list[trials.Trial]
+    refused: dict[str, str]
+    skipped: list[str]
+    winner: candidates.Candidate
+    duel: Duel | None
+    """None if nothing was better than the configuration as it is."""
+
+
+class Search:
+    """One search within a budget.
+
+    Mutable state: what was tried, and the best so far.
+    """
+
+    def __init__(self, folder: repository.ModelFolder, options: session.Options, until_s: float, say: Say) -> None:
+        self._folder = folder
+        self._options = options
+        self._until_s = until_s
+        self._say = say
+        self._tried: list[trials.Trial] = []
+        self._refused: dict[str, str] = {}
+        self._skipped: list[str] = []
+        self._load_s = 0.0
+
+    async def run(self, config: candidates.Config) -> Found:
+        """Search from the configuration as it is.
+
+        Raises:
+            ModelLoadError: the model cannot be served as it is, or has nothing to tune.
+        """
+        budget_s = self._until_s - time.perf_counter()
+        start = candidates.Candidate("as it is", config)
+        default = best = await self._try(start, budget_s / 8)
+        search_until_s = self._until_s - 2 * self._load_s - _DUEL_SHARE * budget_s
+        for dimension in self._dimensions(default):
+            edits = [candidates.edited(best.candidate, name, edit) for name, edit in dimension]
+            for number, candidate in enumerate(edits):
+                best = await self._better(best, candidate, search_until_s, len(edits) - number)
+        if best is default:
+            return Found(self._tried, self._refused, self._skipped, start, None)
+        duel = await self._fight(start, best.candidate, default.full.callers)
+        winner = best.candidate if duel.ratio >= 1 else start
+        return Found(self._tried, self._refused, self._skipped, winner, duel)
+
+    def _dimensions(self, default: trials.Trial) -> list[list[tuple[str, candidates.Edit]]]:
+        config = default.candidate.config
+        delays = candidates.delays(default.alone.p50_s) if config.HasField("dynamic_batching") else []
+        if self._options.provider.name == providers.CUDA:
+            return [*candidates.cuda_options(), candidates.buckets(config.max_batch_size), delays]
+        return [candidates.layouts(cores.available()), delays]
+
+    async def _better(
+        self, best: trials.Trial, candidate: candidates.Candidate, until_s: float, ahead: int
+    ) -> trials.Trial:
+        """Return the better of the best so far and a candidate, for which there is a share of the time left."""
+        seconds = (until_s - time.perf_counter()) / ahead - self._load_s
+        if seconds < _TRIAL_MIN_S:
+            seconds = until_s - time.perf_counter() - self._load_s
+        if seconds < _TRIAL_MIN_S:
+            self._skipped.append(candidate.name)
+            return best
+        try:
+            trial = await self._try(candidate, min(seconds, _TRIAL_MAX_S))
+        except errors.ModelLoadError as error:
+            self._refused[candidate.name] = error.reason
+            return best
+        return trial if _is_better(trial, best) else best
+
+    async def _try(self, candidate: candidates.Candidate, seconds: float) -> trials.Trial:
+        begun_s = time.perf_counter()
+        async with trials.loaded(self._folder, candidate, self._options) as served:
+            drive.row(served.description)
+            self._load_s = time.perf_counter() - begun_s
+            trial = await trials.measure(served, candidate, max(_TRIAL_MIN_S, min(seconds, _TRIAL_MAX_S)))
+        self._tried.append(trial)
+        self._say(f"{candidate.name}: {trial.full.rate:.1f} images/s, alone {trial.alone.p50_s * 1e3:.2f} ms")
+        return trial
+
+    async def _fight(self, start: candidates.Candidate, best: candidates.Candidate, full: int) -> Duel:
+        """Both loaded, measured in turns, so that what else the machine does hits both."""
+        async with (
+            trials.loaded(self._folder, start, self._options) as default,
+            trials.loaded(self._folder, best, self._options) as winner,
+        ):
+            left_s = self._until_s - time.perf_counter()
+            counts = sorted({1, 2, full // 2, full}) if left_s > _CURVE_S else [full]
+            counts += [full] * (_ROUNDS - 1)
+            seconds = max(0.2, left_s * 0.85 / (2 * len(counts)))
+            points: tuple[list[drive.Point], list[drive.Point]] = ([], [])
+            for callers in counts:
+                for served, into in zip((default, winner), points, strict=True):
+                    into.append(await drive.drive(served, callers, seconds))
+                self._say(f"{callers} callers: {points[0][-1].rate:.1f} as it is, {points[1][-1].rate:.1f} {best.name}")
+        both = zip(*points, strict=True)
+        return Duel(*points, statistics.median(won.rate / was.rate for was, won in both if was.callers == full))
+
+
+def _is_better(trial: trials.Trial, best: trials.Trial) -> bool:
+    if trial.full.rate > best.full.rate * _AS_FAST:
+        return True
+    return trial.full.rate * _AS_FAST >= best.full.rate and trial.alone.p50_s * _AS_FAST < best.alone.p50_s

@@ -1,0 +1,47 @@
+"""A request's parameters: how urgent it is, and until when it is worth an answer.
+
+Path: ModelInferRequest → **parameters** → engine.
+"""
+
+from typing import Any
+
+from protos import inference_pb2
+from service import engine, errors
+
+# Sent by stock clients with every request; they change nothing for models with one response each.
+_IGNORED = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
+_INTEGERS = frozenset({"int64_param", "uint64_param"})
+
+
+def read(request: inference_pb2.ModelInferRequest, caller: str, deadline_s: float) -> engine.Caller:
+    """Return who asks, how urgently, until when.
+
+    Args:
+        request: its `timeout` is microseconds, 0 for none; its `priority` is 1 for first, 0 for the default.
+        caller: whose share of the device it uses.
+        deadline_s: the call's, by time.monotonic; infinity for none.
+
+    Raises:
+        BadRequest: a value of the wrong kind, or a parameter that is not supported.
+    """
+    if not request.parameters:
+        return engine.Caller(caller, 0, deadline_s)
+    timeout_us, priority = 0, 0
+    for name, parameter in request.parameters.items():
+        if name == "timeout":
+            timeout_us = _whole(name, parameter, "an int64 of microseconds, at least 0")
+        elif name == "priority":
+            priority = _whole(name, parameter, "a uint64, 0 for the model's default, 1 for first")
+        elif name not in _IGNORED:
+            raise errors.BadRequest(f"parameter {name!r} is not supported; known: timeout, priority")
+    if not timeout_us:
+        return engine.Caller(caller, priority, deadline_s)
+    return engine.Caller(caller, priority, deadline_s, timeout_us / 1e6)
+
+
+def _whole(name: str, parameter: Any, wanted: str) -> int:
+    choice = parameter.WhichOneof("parameter_choice")
+    value = int(getattr(parameter, choice)) if choice in _INTEGERS else -1
+    if value < 0:
+        raise errors.BadRequest(f"parameter {name!r} must be {wanted}")
+    return value
