@@ -42,17 +42,21 @@ class ManualRuns:
 
     def __init__(self) -> None:
         self.started: list[list[int]] = []
+        self.rows: list[int] = []
         self._ends: list[asyncio.Future[Exception | None]] = []
 
-    async def __call__(self, requests: Sequence[slots.Tensors], wanted: frozenset[str]) -> batcher.BatchResult:
-        rows = np.concatenate([request["x"] for request in requests])
-        self.started.append([int(value) for value in rows])
+    async def __call__(
+        self, requests: Sequence[slots.Tensors], wanted: frozenset[str], rows: int
+    ) -> batcher.BatchResult:
+        values = np.concatenate([request["x"] for request in requests])
+        self.started.append([int(value) for value in values])
+        self.rows.append(rows)
         end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._ends.append(end)
         error = await end
         if error is not None:
             raise error
-        return batcher.BatchResult({"y": rows * 2}, 0.0, 0.0)
+        return batcher.BatchResult({"y": values * 2}, 0.0, 0.0)
 
     def end(self, run: int, error: Exception | None = None) -> None:
         self._ends[run].set_result(error)
@@ -64,5 +68,5 @@ class Observed:
     def __init__(self) -> None:
         self.samples: list[int] = []
 
-    def ran(self, samples: int, gather_s: float, run_s: float) -> None:
+    def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
         self.samples.append(samples)

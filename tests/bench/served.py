@@ -1,134 +1,159 @@
-"""`make bench`: LeNet-5 as served beside ONNX Runtime alone, interleaved; medians of rounds.
+"""Served beside its limits: every way to send, every model, in rounds that take turns.
 
-Prints a table: images/s and CPU seconds of the server's process per image, unary and over streams,
-PNG files and pixels. Needs `models/lenet5` (`make demo` makes it).
+Path: engine → **served** → fovea serve on core 0, fovea load on core 1, limits, noop → bars, tables.
 """
 
-import asyncio
+import collections
+import contextlib
 import dataclasses
+import itertools
 import pathlib
 import statistics
-import sys
-import tempfile
-import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import numpy as np
-import rich.console
-import rich.progress
-import rich.table
+from tests.bench import captured, limits, processes, subjects
 
-import demo
-from export import digits
-from protos import inference_pb2
-from service import client
-from service.runtime import cores, providers, session
-from tests import conftest
-
-ROUNDS, MESSAGES = 5, 2000
-REPOSITORY = pathlib.Path("models")
+LENET = "lenet5"
+SERVE = ("--device", "cpu", "--threads", "1")
+NOOP_WAYS = ("unary, pixels", "stream, pixels", "32 images, pixels")
+_NOOP_IMAGES = (1, 32)
+_NO_RUNS: dict[str, dict[str, int]] = {"batches": {}}
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
-    """One round: images a second, and CPU milliseconds of the server per image."""
+class Sample:
+    """One run of one way. CPU is the whole server process's, over the whole run and all that it answered."""
 
-    rate: float
-    cpu_ms: float
-
-
-def main() -> int:
-    """Run the rounds and print their medians."""
-    if not (REPOSITORY / "lenet5/1/model.onnx").exists():
-        print("models/lenet5 is not there: run `make demo` first", file=sys.stderr)  # noqa: T201 - the command's output
-        return 1
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        conftest.running(REPOSITORY, pathlib.Path(folder) / "log", "--device", "cpu") as server,
-    ):
-        results = asyncio.run(_rounds(server))
-    _print(results)
-    return 0
+    images_per_s: float
+    cpu_s_per_image: float
+    cpu_s_per_message: float
+    p50_s: float
+    p99_s: float
+    resident_bytes: int
+    batches: Mapping[int, int]
+    messages: int
+    generator_cores: float
 
 
-async def _rounds(server: conftest.RunningServer) -> dict[str, list[Figures]]:
-    held_out = digits.load()[1]
-    results: dict[str, list[Figures]] = {}
-    async with client.Client(server.address) as connection:
-        signature = dataclasses.replace(await connection.signature("lenet5"), output="logits")
-        png = [client.image_request(signature, [file], request_id=str(n)) for n, file in enumerate(_files(held_out))]
-        pixels = [_pixel_request(signature, row, str(n)) for n, row in enumerate(_rows(held_out))]
-        ways = {
-            "unary, PNG": (png, demo.send_unary),
-            "unary, pixels": (pixels, demo.send_unary),
-            "streams, PNG": (png, demo.send_streamed),
-            "streams, pixels": (pixels, demo.send_streamed),
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How long each run is and how often it is made, by model."""
+
+    seconds: Mapping[str, float]
+    rounds: Mapping[str, int]
+    limit_s: float
+
+    @property
+    def models(self) -> list[str]:
+        """The models that are measured."""
+        return list(self.rounds)
+
+
+@dataclasses.dataclass
+class Measured:
+    """All rounds: samples by model and way, those of the no-op server by way, limits by model."""
+
+    samples: dict[tuple[str, str], list[Sample]] = dataclasses.field(default_factory=dict)
+    noop: dict[str, list[Sample]] = dataclasses.field(default_factory=dict)
+    alone: dict[str, list[limits.Round]] = dataclasses.field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {
+            "served": [
+                {"model": model, "way": way, "rounds": [dataclasses.asdict(sample) for sample in samples]}
+                for (model, way), samples in self.samples.items()
+            ],
+            "noop": {way: [dataclasses.asdict(sample) for sample in samples] for way, samples in self.noop.items()},
+            "limits": {model: [dataclasses.asdict(one) for one in rounds] for model, rounds in self.alone.items()},
         }
-        for _ in rich.progress.track(range(ROUNDS), "rounds"):
-            for name, (requests, how) in ways.items():
-                results.setdefault(name, []).append(await _one(connection, server, requests, how))
-            for batch in (1, 16):
-                results.setdefault(f"ONNX Runtime alone, batch {batch}", []).append(_alone(held_out, batch))
-    return results
 
 
-def _files(held_out: digits.Digits) -> list[bytes]:
-    files = demo.png_files(held_out)
-    return [files[number % len(files)] for number in range(MESSAGES)]
+def median(samples: list[Sample], field: str) -> float:
+    """Return the median of one figure over the rounds."""
+    return statistics.median(getattr(sample, field) for sample in samples)
 
 
-def _rows(held_out: digits.Digits) -> list[np.ndarray]:
-    return [held_out.images_nhwc[number % 450][None] for number in range(MESSAGES)]
+def measure(effort: Effort, report: Callable[[str], None]) -> Measured:
+    """Run all rounds; servers stay up between them, idle while another is measured."""
+    measured = Measured()
+    with contextlib.ExitStack() as stack:
+        servers = {model: stack.enter_context(_server(model)) for model in effort.models}
+        noops = {images: stack.enter_context(_noop(servers[LENET], images)) for images in _noop_images(effort)}
+        limit = limits.Limit()
+        stack.callback(limit.close)
+        for number, model in _turns(effort):
+            report(f"round {number + 1} of {effort.rounds[model]}: {model}")
+            measured.alone.setdefault(model, []).append(limit.round(model, effort.limit_s))
+            _round(model, servers[model], noops, effort.seconds[model], measured)
+    return measured
 
 
-def _pixel_request(
-    signature: client.Signature, row_nhwc: np.ndarray, request_id: str
-) -> inference_pb2.ModelInferRequest:
-    request = inference_pb2.ModelInferRequest(model_name=signature.model, id=request_id)
-    request.inputs.add(name=signature.image_input, datatype="UINT8", shape=row_nhwc.shape)
-    request.raw_input_contents.append(row_nhwc.tobytes())
-    request.outputs.add(name=signature.output)
-    return request
+def _round(
+    model: str, server: processes.Server, noops: Mapping[int, processes.Server], seconds: float, measured: Measured
+) -> None:
+    for way in subjects.ways(model):
+        measured.samples.setdefault((model, way.name), []).append(sample(server, model, way, seconds))
+        if model == LENET and way.name in NOOP_WAYS:
+            ours = sample(noops[way.images], model, way, seconds, "--in-order")
+            measured.noop.setdefault(way.name, []).append(ours)
 
 
-async def _one(
-    connection: client.Client,
-    server: conftest.RunningServer,
-    requests: list[inference_pb2.ModelInferRequest],
-    how: demo.Send,
-) -> Figures:
-    cpu_before_s, started_s = _cpu_s(server.process.pid), time.perf_counter()
-    await how(connection, requests, demo.Traffic(""))
-    wall_s, cpu_s = time.perf_counter() - started_s, _cpu_s(server.process.pid) - cpu_before_s
-    return Figures(len(requests) / wall_s, cpu_s / len(requests) * 1e3)
+def sample(server: processes.Server, model: str, way: subjects.Way, seconds: float, *arguments: str) -> Sample:
+    """Load a server once from a quiet start until everything is answered, and return its figures.
+
+    Raises:
+        RuntimeError: a request was not answered with OK.
+    """
+    cpu_before_s = server.cpu_s()
+    timing = ("--duration", f"{seconds}s", "--warmup", "0", "--give-up", "120s")
+    figures = processes.load(server.address, model, *timing, *way.arguments(), *arguments)
+    cpu_s = server.cpu_s() - cpu_before_s
+    whole = figures["whole"]
+    if set(figures["counts"]) - {"OK"} or whole["requests"] * way.images != whole["images_ok"]:
+        raise RuntimeError(f"{model}, {way.name}: {figures['counts']} {figures['sentences']}")
+    latency = figures["latency"] or {"p50_s": whole["wall_s"], "p99_s": whole["wall_s"]}
+    batches = collections.Counter(
+        {int(size): runs for size, runs in (figures["server"] or _NO_RUNS)["batches"].items()}
+    )
+    batches[way.images] += 1  # the generator's first request, before it counts: the server paid for it
+    messages = whole["requests"] + 1
+    return Sample(
+        images_per_s=whole["images_ok"] / whole["wall_s"],
+        cpu_s_per_image=cpu_s / (messages * way.images),
+        cpu_s_per_message=cpu_s / messages,
+        p50_s=latency["p50_s"],
+        p99_s=latency["p99_s"],
+        resident_bytes=server.resident_bytes(),
+        batches=dict(batches),
+        messages=messages,
+        generator_cores=figures["generator"]["busy_cores"],
+    )
 
 
-def _alone(held_out: digits.Digits, batch: int) -> Figures:
-    options = session.Options(providers.choose("cpu"), cores.available())
-    loaded = session.Session("lenet5", REPOSITORY / "lenet5/1/model.onnx", options)
-    images_nhwc = held_out.images_nhwc[:batch]
-    runs = MESSAGES // batch
-    cpu_before_s, started_s = time.process_time(), time.perf_counter()
-    for _ in range(runs):
-        loaded.run({"image": images_nhwc}, ["logits"])
-    wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_before_s
-    return Figures(runs * batch / wall_s, cpu_s / (runs * batch) * 1e3)
+def _turns(effort: Effort) -> Iterator[tuple[int, str]]:
+    """Rounds in turn: each model has had its first before any has its second."""
+    for number in range(max(effort.rounds.values())):
+        yield from ((number, model) for model in effort.models if number < effort.rounds[model])
 
 
-def _cpu_s(pid: int) -> float:
-    """User and system seconds of a process, in steps of 10 ms."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def _server(model: str) -> contextlib.AbstractContextManager[processes.Server]:
+    command = processes.fovea(subjects.repository(model), *SERVE)
+    return processes.serving(command, processes.SERVER_CORE, processes.BUILD / f"logs/{model}.log")
 
 
-def _print(results: dict[str, list[Figures]]) -> None:
-    table = rich.table.Table("way", "images/s", "server CPU ms/image", box=None)
-    for name, rounds in results.items():
-        rate, cpu_ms = (
-            statistics.median(getattr(figures, field) for figures in rounds) for field in ("rate", "cpu_ms")
-        )
-        table.add_row(name, f"{rate:.0f}", f"{cpu_ms:.3f}")
-    rich.console.Console().print(table)
+def _noop(real: processes.Server, images: int) -> contextlib.AbstractContextManager[processes.Server]:
+    folder = processes.BUILD / f"captured/{images}"
+    captured.capture(real.address, LENET, images, folder)
+    log_path = pathlib.Path(processes.BUILD / f"logs/noop-{images}.log")
+    return processes.serving(["tests.bench.noop", str(folder)], processes.SERVER_CORE, log_path)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _noop_images(effort: Effort) -> tuple[int, ...]:
+    return _NOOP_IMAGES if LENET in effort.models else ()
+
+
+def rounds_together(measured: Measured, model: str, way: str) -> list[tuple[Sample, limits.Round]]:
+    """Return each round's sample with the limits of the same round."""
+    return list(itertools.zip_longest(measured.samples[model, way], measured.alone[model]))

@@ -46,7 +46,7 @@ def test_a_bad_file_is_named_and_the_others_are_answered(
     lines = {json.loads(line)["file"]: json.loads(line) for line in result.stdout.splitlines()}
     assert result.returncode == 1
     assert "classes" in lines[str(good)]
-    assert "readable PNG or JPEG" in lines[str(bad)]["error"]
+    assert "not a readable PNG" in lines[str(bad)]["error"]
     assert "cannot be read" in lines[str(tmp_path / "nowhere.png")]["error"]
 
 

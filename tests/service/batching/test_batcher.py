@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 
 from service import errors
-from service.batching import batcher, planner
+from service.batching import batcher, costs, place, policy
 from tests import fakes
 
 
 class Bench:
     """A batcher with a manual clock and manual runs."""
 
-    def __init__(self, policy: planner.Policy | None = None, samples_max: int = 100) -> None:
+    def __init__(self, rules: policy.Policy | None = None, samples_max: int = 100) -> None:
         self.clock, self.runs, self.observed = fakes.ManualClock(), fakes.ManualRuns(), fakes.Observed()
         self.batcher = batcher.Batcher(
             "m",
             self.runs,
-            policy or planner.Policy(batch_samples_max=4),
-            samples_max=samples_max,
+            rules or policy.Policy(batch_samples_max=4),
+            costs.Costs(costs.Measured({}, pads=False)),
+            limits=batcher.Limits(samples_max),
             clock=self.clock,
             observer=self.observed,
         )
@@ -29,8 +30,8 @@ class Bench:
         return asyncio.create_task(self._send(values, deadline_s))
 
     async def _send(self, values: tuple[int, ...], deadline_s: float) -> list[int]:
-        with self.batcher.admit(len(values)) as place:
-            answer = await place.submit({"x": np.array(values)}, frozenset({"y"}), deadline_s)
+        with self.batcher.admit(len(values), place.Caller(deadline_s=deadline_s)) as admitted:
+            answer = await admitted.submit({"x": np.array(values)}, frozenset({"y"}))
         return [int(value) for value in answer.outputs["y"]]
 
 
@@ -117,7 +118,7 @@ async def test_a_run_that_raises_fails_its_own_requests_only() -> None:
 
 
 async def test_a_run_with_the_wrong_number_of_rows_fails() -> None:
-    async def short(requests: object, wanted: object) -> batcher.BatchResult:
+    async def short(requests: object, wanted: object, rows: int) -> batcher.BatchResult:
         return batcher.BatchResult({"y": np.zeros(1)}, 0.0, 0.0)
 
     bench = Bench()
@@ -128,7 +129,7 @@ async def test_a_run_with_the_wrong_number_of_rows_fails() -> None:
 
 
 async def test_closing_runs_a_half_full_batch_without_waiting_for_its_delay() -> None:
-    bench = Bench(planner.Policy(batch_samples_max=4, delay_s=60.0))
+    bench = Bench(policy.Policy(batch_samples_max=4, delay_s=60.0))
     half = [bench.send(1), bench.send(2)]
     await settle()
     assert bench.runs.started == []
@@ -142,7 +143,7 @@ async def test_closing_runs_a_half_full_batch_without_waiting_for_its_delay() ->
 
 
 async def test_the_delay_passes_and_the_batch_leaves() -> None:
-    bench = Bench(planner.Policy(batch_samples_max=4, delay_s=0.5))
+    bench = Bench(policy.Policy(batch_samples_max=4, delay_s=0.5))
     one = bench.send(1)
     await settle()
     assert bench.runs.started == []
@@ -169,7 +170,7 @@ async def test_a_full_queue_refuses_and_room_comes_back() -> None:
 
 async def test_room_is_given_back_when_work_before_the_queue_fails() -> None:
     bench = Bench(samples_max=3)
-    with pytest.raises(ValueError, match="damaged"), bench.batcher.admit(3):
+    with pytest.raises(ValueError, match="damaged"), bench.batcher.admit(3, place.Caller()):
         raise ValueError("damaged image")
     assert bench.batcher.samples_waiting == 0
 

@@ -1,110 +1,256 @@
-"""The planner: who runs now."""
+"""The planner, through the batcher that it decides for: who runs now, and what no decision may break."""
 
-import dataclasses
+import asyncio
 import math
+from collections.abc import Sequence
 
-from hypothesis import given
+import numpy as np
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import planner
+from service import errors
+from service.batching import batcher, costs, place, policy
+from tests import fakes
+
+FLAT = {1: 0.02, 8: 0.16}
+"""Seconds by rows of a network that gains nothing by batches."""
+STEEP = {1: 0.0100, 2: 0.0101, 4: 0.0103, 8: 0.0107}
+"""And of one whose runs cost nearly the same whatever their rows."""
+PADDED = {1: 0.002, 4: 0.003, 16: 0.007}
 
 
-@dataclasses.dataclass(frozen=True)
-class Waiting:
-    samples: int = 1
-    arrived_s: float = 0.0
-    deadline_s: float = math.inf
-    shape_key: int = 0
+class Bench:
+    """A batcher with a manual clock and manual runs."""
+
+    def __init__(
+        self,
+        seconds: dict[int, float],
+        rules: policy.Policy | None = None,
+        *,
+        pads: bool = False,
+        limits: batcher.Limits | None = None,
+    ) -> None:
+        self.clock, self.runs = fakes.ManualClock(), fakes.ManualRuns()
+        self.batcher = batcher.Batcher(
+            "m",
+            self.runs,
+            rules or policy.Policy(batch_samples_max=8),
+            costs.Costs(costs.Measured(seconds, pads)),
+            limits=limits or batcher.Limits(1000),
+            clock=self.clock,
+            observer=fakes.Observed(),
+        )
+
+    def send(
+        self, *values: int, caller: str = "", priority: int = 0, slack_s: float = math.inf
+    ) -> "asyncio.Task[list[int]]":
+        who = place.Caller(caller, priority, self.clock.now_s + slack_s)
+        return asyncio.create_task(self._send(values, who))
+
+    async def _send(self, values: Sequence[int], who: place.Caller) -> list[int]:
+        with self.batcher.admit(len(values), who) as admitted:
+            answer = await admitted.submit({"x": np.array(values)}, frozenset({"y"}))
+        return [int(value) for value in answer.outputs["y"]]
+
+    async def busy(self) -> "asyncio.Task[list[int]]":
+        """Occupy the device."""
+        task = self.send(0)
+        await settle()
+        assert self.runs.started == [[0]]
+        return task
+
+    async def finish(self) -> None:
+        """End every run, until nothing is left."""
+        while len(self.runs._ends) and not all(end.done() for end in self.runs._ends):
+            for number, end in enumerate(self.runs._ends):
+                if not end.done():
+                    self.clock.advance(0.001)
+                    self.runs.end(number)
+            await settle()
 
 
-FOUR = planner.Policy(batch_samples_max=4)
+async def settle() -> None:
+    for _ in range(12):
+        await asyncio.sleep(0)
 
 
-def test_a_free_device_is_not_kept_waiting() -> None:
-    one = Waiting()
-    assert planner.plan([one], 0.0, FOUR).batch == (one,)
+async def test_where_a_batch_saves_nothing_the_first_does_not_wait_for_the_others() -> None:
+    bench = Bench(FLAT)
+    tasks = [await bench.busy(), *(bench.send(value) for value in range(1, 4))]
+    await settle()
+    bench.runs.end(0)
+    await settle()
+    assert bench.runs.started[1] == [1]
+    await bench.finish()
+    assert await asyncio.gather(*tasks) == [[0], [2], [4], [6]]
 
 
-def test_a_batch_is_filled_up_to_its_limit_in_order() -> None:
-    queue = [Waiting(arrived_s=number / 10) for number in range(6)]
-    assert planner.plan(queue, 1.0, FOUR).batch == tuple(queue[:4])
+async def test_where_a_batch_costs_no_more_all_leave_together() -> None:
+    bench = Bench(STEEP)
+    tasks = [await bench.busy(), *(bench.send(value) for value in range(1, 6))]
+    await settle()
+    bench.runs.end(0)
+    await settle()
+    assert bench.runs.started[1] == [1, 2, 3, 4, 5]
+    await bench.finish()
+    await asyncio.gather(*tasks)
 
 
-def test_nobody_is_overtaken_by_a_smaller_request() -> None:
-    queue = [Waiting(3), Waiting(2), Waiting(1)]
-    assert planner.plan(queue, 0.0, FOUR).batch == (queue[0],)
+async def test_a_device_that_pads_runs_a_bucket() -> None:
+    bench = Bench(PADDED, policy.Policy(batch_samples_max=16), pads=True)
+    tasks = [await bench.busy(), *(bench.send(value) for value in range(1, 4))]
+    await settle()
+    bench.runs.end(0)
+    await settle()
+    assert (bench.runs.started[1], bench.runs.rows[1]) == ([1, 2, 3], 4)
+    await bench.finish()
+    await asyncio.gather(*tasks)
 
 
-def test_different_shapes_do_not_share_a_batch() -> None:
-    queue = [Waiting(shape_key=1), Waiting(shape_key=2), Waiting(shape_key=1)]
-    assert planner.plan(queue, 0.0, FOUR).batch == (queue[0],)
+async def test_a_request_larger_than_any_batch_comes_back_whole_and_in_order() -> None:
+    bench = Bench(STEEP)
+    large = bench.send(*range(21))
+    await settle()
+    await bench.finish()
+    assert await large == [2 * value for value in range(21)]
+    assert max(len(values) for values in bench.runs.started) <= 8
 
 
-def test_expired_requests_take_no_place() -> None:
-    queue = [Waiting(2, deadline_s=1.0), Waiting(4)]
-    plan = planner.plan(queue, 1.0, FOUR)
-    assert plan.expired == (queue[0],)
-    assert plan.batch == (queue[1],)
+async def test_a_lone_small_request_is_not_divided_over_free_instances_where_that_saves_nothing() -> None:
+    bench = Bench(STEEP, limits=batcher.Limits(1000, in_flight=2))
+    one = bench.send(1, 2)
+    await settle()
+    assert bench.runs.started == [[1, 2]]
+    await bench.finish()
+    assert await one == [2, 4]
 
 
-def test_requests_are_not_merged_without_dynamic_batching() -> None:
-    queue = [Waiting(), Waiting()]
-    policy = planner.Policy(batch_samples_max=4, merges_requests=False, delay_s=1.0)
-    assert planner.plan(queue, 0.0, policy).batch == (queue[0],)
+async def test_a_large_request_alone_uses_all_free_instances_where_that_helps() -> None:
+    bench = Bench(FLAT, limits=batcher.Limits(1000, in_flight=2))
+    large = bench.send(*range(8))
+    await settle()
+    assert len(bench.runs.started) == 2
+    await bench.finish()
+    assert await large == [2 * value for value in range(8)]
 
 
-def test_a_configured_delay_holds_a_batch_until_the_oldest_has_waited_it() -> None:
-    policy = planner.Policy(batch_samples_max=4, delay_s=0.5)
-    queue = [Waiting(arrived_s=10.0)]
-    assert planner.plan(queue, 10.2, policy).look_again_s == 10.5
-    assert planner.plan(queue, 10.5, policy).batch == tuple(queue)
+async def test_what_cannot_be_answered_in_time_is_refused_before_any_work() -> None:
+    bench = Bench(FLAT)
+    with pytest.raises(errors.TooLate) as caught:
+        await bench.send(1, slack_s=0.01)
+    assert caught.value.pause_s is None
+    assert bench.runs.started == []
+    assert bench.batcher.samples_waiting == 0
 
 
-def test_a_full_batch_does_not_wait_for_the_delay() -> None:
-    policy = planner.Policy(batch_samples_max=4, delay_s=0.5)
-    assert planner.plan([Waiting(4)], 0.0, policy).batch
+async def test_what_is_behind_too_much_is_told_when_to_come_again() -> None:
+    bench = Bench(FLAT)
+    tasks = [await bench.busy(), *(bench.send(value) for value in range(1, 11))]
+    await settle()
+    with pytest.raises(errors.TooLate) as caught:
+        await bench.send(99, slack_s=0.1)
+    assert caught.value.pause_s is not None
+    assert 0.05 < caught.value.pause_s < 0.5
+    await bench.finish()
+    await asyncio.gather(*tasks)
 
 
-def test_a_batch_that_the_next_request_does_not_fit_into_does_not_wait() -> None:
-    policy = planner.Policy(batch_samples_max=4, delay_s=0.5)
-    queue = [Waiting(3), Waiting(2)]
-    assert planner.plan(queue, 0.0, policy).batch == (queue[0],)
+async def test_the_first_priority_leaves_first() -> None:
+    bench = Bench(FLAT, policy.Policy(batch_samples_max=8, levels=(policy.Level(), policy.Level()), default_priority=2))
+    tasks = [await bench.busy(), bench.send(1), bench.send(2), bench.send(3, priority=1)]
+    await settle()
+    await bench.finish()
+    await asyncio.gather(*tasks)
+    assert bench.runs.started == [[0], [3], [1], [2]]
 
 
-def test_the_delay_gives_way_to_a_deadline_that_falls_into_it() -> None:
-    policy = planner.Policy(batch_samples_max=4, delay_s=0.5)
-    assert planner.plan([Waiting(deadline_s=0.4)], 0.0, policy).batch
+async def test_a_caller_who_floods_does_not_keep_another_from_his_share() -> None:
+    bench = Bench(FLAT)
+    flood = [await bench.busy(), *(bench.send(value, caller="flood") for value in range(1, 40))]
+    await settle()
+    other = [bench.send(100 + number, caller="other") for number in range(5)]
+    await settle()
+    await bench.finish()
+    order = [values[0] for values in bench.runs.started]
+    places = [order.index(100 + number) for number in range(5)]
+    assert max(places) <= 12
+    await asyncio.gather(*flood, *other)
 
 
-def test_the_delay_ends_when_closing() -> None:
-    policy = planner.Policy(batch_samples_max=4, delay_s=0.5)
-    assert planner.plan([Waiting()], 0.0, policy, is_closing=True).batch
+async def test_a_timeout_that_demotes_lets_the_others_pass() -> None:
+    bench = Bench(FLAT, policy.Policy(batch_samples_max=8, levels=(policy.Level(timeout_s=0.5, timeout_demotes=True),)))
+    tasks = [await bench.busy(), bench.send(1)]
+    await settle()
+    bench.clock.advance(0.6)
+    tasks.append(bench.send(2))
+    await settle()
+    await bench.finish()
+    await asyncio.gather(*tasks)
+    assert bench.runs.started == [[0], [2], [1]]
 
 
-requests = st.builds(
-    Waiting,
-    samples=st.integers(1, 4),
-    arrived_s=st.just(0.0),
-    deadline_s=st.sampled_from([0.5, 2.0, math.inf]),
-    shape_key=st.integers(0, 1),
+async def test_a_preferred_size_is_waited_for_as_long_as_the_delay() -> None:
+    bench = Bench(STEEP, policy.Policy(batch_samples_max=8, delay_s=1.0, preferred_samples=(2,)))
+    tasks = [bench.send(1)]
+    await settle()
+    assert bench.runs.started == []
+    tasks.append(bench.send(2))
+    await settle()
+    assert bench.runs.started == [[1, 2]]
+    await bench.finish()
+    await asyncio.gather(*tasks)
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.integers(1, 12),  # samples
+        st.sampled_from(["a", "b"]),
+        st.sampled_from([math.inf, math.inf, 0.05, 0.5]),  # slack
+        st.booleans(),  # whether a run ends after it was sent
+        st.booleans(),  # whether it is cancelled at once
+    ),
+    min_size=1,
+    max_size=25,
 )
 
 
-@given(st.lists(requests, max_size=20))
-def test_repeated_planning_runs_or_expires_everybody_once_and_overfills_nothing(queue: list[Waiting]) -> None:
-    left = list(enumerate(queue))
-    seen: list[int] = []
-    while left:
-        numbers = {id(waiting): number for number, waiting in left}
-        copies = [waiting for _, waiting in left]
-        plan = planner.plan(copies, 1.0, FOUR)
-        assert plan.batch or plan.expired
-        assert sum(waiting.samples for waiting in plan.batch) <= 4
-        assert all(waiting.deadline_s > 1.0 for waiting in plan.batch)
-        assert all(waiting.deadline_s <= 1.0 for waiting in plan.expired)
-        gone = [numbers[id(waiting)] for waiting in (*plan.batch, *plan.expired)]
-        running = [numbers[id(waiting)] for waiting in plan.batch]
-        assert running == sorted(running)
-        seen += gone
-        left = [(number, waiting) for number, waiting in left if number not in gone]
-    assert sorted(seen) == list(range(len(queue)))
+@settings(max_examples=150, deadline=None)
+@given(requests=REQUESTS, seconds=st.sampled_from([FLAT, STEEP, {}]), in_flight=st.integers(1, 3), pads=st.booleans())
+def test_nobody_is_lost_or_answered_twice_no_batch_is_overfilled_and_all_room_comes_back(
+    requests: list[tuple[int, str, float, bool, bool]], seconds: dict[int, float], in_flight: int, pads: bool
+) -> None:
+    async def play() -> None:
+        bench = Bench(seconds, pads=pads, limits=batcher.Limits(1000, in_flight))
+        tasks, first = [], 0
+        for samples, caller, slack_s, ends, is_cancelled in requests:
+            tasks.append((first, samples, bench.send(*range(first, first + samples), caller=caller, slack_s=slack_s)))
+            first += samples
+            await settle()
+            if is_cancelled:
+                tasks[-1][2].cancel()
+            under_way = [number for number, end in enumerate(bench.runs._ends) if not end.done()]
+            assert len(under_way) <= in_flight
+            assert under_way or not bench.batcher.samples_waiting, "a free device is kept waiting"
+            if ends and under_way:
+                bench.clock.advance(0.01)
+                bench.runs.end(under_way[0])
+                await settle()
+        await bench.finish()
+        answers = await asyncio.gather(*(task for _, _, task in tasks), return_exceptions=True)
+        ran = [value for values in bench.runs.started for value in values]
+        assert len(ran) == len(set(ran)), "somebody ran twice"
+        assert all(len(values) <= 8 for values in bench.runs.started)
+        for (start, samples, _), answer in zip(tasks, answers, strict=True):
+            if isinstance(answer, list):
+                assert answer == [2 * value for value in range(start, start + samples)]
+            else:
+                assert isinstance(answer, asyncio.CancelledError | errors.Refused | errors.DeadlineExceeded)
+        if pads and seconds:
+            assert all(
+                rows in seconds and rows >= len(values)
+                for rows, values in zip(bench.runs.rows, bench.runs.started, strict=True)
+            )
+        assert bench.batcher.samples_waiting == 0
+
+    asyncio.run(play())

@@ -1,98 +1,159 @@
-"""One image to one row: formats, limits, damage, geometry."""
+"""One image to one row: every kind of file, its colours and its geometry, in exact mode."""
 
-import asyncio
+import importlib
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn import datasets
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from protos import manifest_pb2
 from service import errors
-from service.images import decode, pool
+from service.images import decode
+from tests import oracle
 from tests.conftest import encoded
+from tests.service.images import samples
+from tests.service.images.samples import BGR, GRAY, IMAGENET, LIMITS, RGB, row, saved
 
-LIMITS = decode.Limits(image_bytes_max=10_000_000, image_pixels_max=64_000_000)
-
-
-def spec(color: int, size: int = 32, resize_px: int = 0) -> decode.ImageSpec:
-    return decode.image_spec(
-        manifest_pb2.ImageSpec(
-            input="image",
-            height=size,
-            width=size,
-            color=color,
-            resize=manifest_pb2.RESIZE_SHORTER_SIDE if resize_px else manifest_pb2.RESIZE_STRETCH,
-            resize_px=resize_px,
-            interpolation=manifest_pb2.INTERPOLATION_BILINEAR,
-            antialias=True,
-        )
-    )
-
-
-GRAY, RGB, BGR = (spec(c) for c in (manifest_pb2.COLOR_GRAY, manifest_pb2.COLOR_RGB, manifest_pb2.COLOR_BGR))
-
-
-def row(file: bytes, wanted: decode.ImageSpec) -> np.ndarray:
-    pixels = np.empty(wanted.row_shape, np.uint8)
-    decode.decode_into(pixels, file, 0, wanted, LIMITS)
-    return pixels
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
 def test_a_png_of_the_right_size_comes_through_unchanged() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    assert np.array_equal(row(encoded(pixels, "PNG"), RGB), pixels)
-    assert np.array_equal(row(encoded(pixels, "PNG"), BGR), pixels[:, :, ::-1])
-    assert np.array_equal(row(encoded(pixels[:, :, 0], "PNG"), GRAY)[:, :, 0], pixels[:, :, 0])
+    assert np.array_equal(row(encoded(PIXELS, "PNG"), RGB), PIXELS)
+    assert np.array_equal(row(encoded(PIXELS, "PNG"), BGR), PIXELS[:, :, ::-1])
+    assert np.array_equal(row(encoded(PIXELS[:, :, 0], "PNG"), GRAY)[:, :, 0], PIXELS[:, :, 0])
 
 
-def test_16_bit_grey_is_scaled_not_clipped() -> None:
-    pixels = np.full((32, 32), 40_000, np.uint16)
-    assert np.all(row(encoded(pixels, "PNG"), GRAY) == 40_000 >> 8)
+@pytest.mark.parametrize("name", ["BMP", "WEBP", "GIF"])
+def test_the_other_formats_without_loss_too(name: str) -> None:
+    assert np.array_equal(row(saved(few_colours(), name, lossless=True), RGB), np.asarray(few_colours().convert("RGB")))
+
+
+def few_colours() -> Image.Image:
+    return Image.fromarray(PIXELS).quantize(200, dither=Image.Dither.NONE)
+
+
+def png_16_bit(pixels: NDArray[np.uint16], colour_type: int) -> bytes:
+    """Pillow writes no 16-bit colour: made here. `pixels` (H, W, C)."""
+    height, width, channels = pixels.shape
+    lines = pixels.astype(">u2").reshape(height, width * channels)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
+        b"IDAT": zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(1, 0), (2, 4), (3, 2), (4, 6)])
+def test_16_bit_channels_lose_their_lower_byte_and_are_not_clipped(channels: int, colour_type: int) -> None:
+    deep = np.random.default_rng(1).integers(0, 2**16, (32, 32, channels), np.uint16)
+    got = row(png_16_bit(deep, colour_type), RGB)
+    wanted = (deep >> 8).astype(np.uint8)[:, :, : 3 if channels > 2 else 1]
+    assert np.array_equal(got, np.broadcast_to(wanted, got.shape))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_every_png_mode_becomes_grey_and_rgb(mode: str) -> None:
-    buffer = io.BytesIO()
-    Image.new(mode, (40, 30), 1 if mode in "1LP" else None).save(buffer, "PNG")
-    assert row(buffer.getvalue(), GRAY).shape == (32, 32, 1)
-    assert row(buffer.getvalue(), RGB).shape == (32, 32, 3)
+def test_every_png_mode_becomes_grey_and_rgb_as_pillow_converts_it(mode: str) -> None:
+    image = Image.fromarray(PIXELS).convert(mode)
+    assert np.array_equal(row(saved(image, "PNG"), GRAY)[:, :, 0], np.asarray(image.convert("L")))
+    assert np.array_equal(row(saved(image, "PNG"), RGB), np.asarray(image.convert("RGB")))
 
 
-def test_a_real_photo_as_jpeg_is_resized_and_cropped_as_pillow_does() -> None:
-    photo = Image.fromarray(datasets.load_sample_images().images[0])  # 640x427
-    file = encoded(np.asarray(photo), "JPEG", quality=95)
-    wanted = Image.open(io.BytesIO(file)).resize((383, 256), Image.Resampling.BILINEAR).crop((80, 16, 304, 240))
-    got = row(file, spec(manifest_pb2.COLOR_RGB, 224, 256))
-    assert np.array_equal(got, np.asarray(wanted))
+@pytest.mark.parametrize(("name", "transparency"), [("PNG", 3), ("PNG", bytes(range(200))), ("GIF", 3)])
+def test_transparency_of_a_palette_is_dropped_and_the_colour_stays(name: str, transparency: bytes | int) -> None:
+    file = saved(few_colours(), name, transparency=transparency)
+    assert np.array_equal(row(file, RGB), np.asarray(few_colours().convert("RGB")))
 
 
-NOISE = np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8)
+def test_alpha_is_dropped_and_the_colour_below_stays() -> None:
+    image = Image.fromarray(np.dstack([PIXELS, np.zeros((32, 32), np.uint8)]))
+    for file in (saved(image, "PNG"), saved(image, "WEBP", lossless=True, exact=True)):
+        assert np.array_equal(row(file, RGB), PIXELS)
 
 
-def png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+def interlaced(lines_hw: NDArray[np.uint8]) -> bytes:
+    """Pillow writes no interlaced PNG: Adam7's seven passes, made here."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    body = b"".join(
+        b"".join(b"\0" + line.tobytes() for line in lines_hw[top::down, left::across])
+        for top, left, down, across in passes
+    )
+    header = struct.pack(">IIBBBBB", *lines_hw.shape[::-1], 8, 0, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+        for name, part in ((b"IHDR", header), (b"IDAT", zlib.compress(body)), (b"IEND", b""))
+    )
 
 
-@pytest.mark.parametrize(
-    ("file", "sentence"),
-    [
-        (b"", r"0 bytes that begin with b'' are not a readable PNG or JPEG"),
-        (b"hello, I am a text file", r"begin with b'hello, I' are not a readable PNG or JPEG"),
-        (encoded(np.eye(32, dtype=np.uint8), "PNG")[:-30], r"the PNG data is damaged"),
-        (encoded(NOISE, "JPEG")[:-2000], r"the JPEG data is damaged"),
-        (png_header(30_000, 30_000), r"30000x30000 pixels; the limit is 64000000 in all; resize it"),
-        (b"x" * 10_000_001, r"10000001 bytes; the limit is 10000000"),
-    ],
-    ids=["empty", "text", "truncated png", "truncated jpeg", "bomb", "too many bytes"],
-)
-def test_bad_files_say_what_is_wrong_and_what_to_do(file: bytes, sentence: str) -> None:
-    with pytest.raises(errors.BadImage, match=sentence):
-        row(file, GRAY)
+def test_an_interlaced_png_is_read() -> None:
+    assert np.array_equal(row(interlaced(PIXELS[:, :, 0]), GRAY)[:, :, 0], PIXELS[:, :, 0])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+def test_every_kind_of_jpeg_is_what_pillow_makes_of_it(mode: str, progressive: bool) -> None:
+    file = saved(samples.photo().convert(mode), "JPEG", progressive=progressive)
+    assert np.array_equal(row(file, IMAGENET), torchvisions(Image.open(io.BytesIO(file)).convert("RGB")))
+
+
+def test_cmyk_is_inverted_as_adobe_writes_it() -> None:
+    file = saved(Image.new("CMYK", (32, 32), (0, 0, 0, 0)), "JPEG")  # no ink
+    assert row(file, RGB).min() > 250
+
+
+def torchvisions(image: Image.Image) -> NDArray[np.uint8]:
+    oracle.torchvision_models()  # makes torchvision importable
+    transforms = importlib.import_module("torchvision.transforms")
+    return np.asarray(transforms.CenterCrop(224)(transforms.Resize(256)(image)))
+
+
+@pytest.mark.parametrize("size", [(640, 427), (427, 640), (257, 255), (256, 256), (40, 30), (1023, 300)])
+def test_rows_equal_torchvisions_preprocessing(size: tuple[int, int]) -> None:
+    file = saved(samples.photo(size), "JPEG")
+    assert np.array_equal(row(file, IMAGENET), torchvisions(Image.open(io.BytesIO(file))))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_turns_the_image(name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = saved(samples.photo((300, 200)), name, exif=exif)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(file)))
+    assert np.array_equal(row(file, IMAGENET), torchvisions(wanted))
+    assert np.array_equal(row(file, samples.AS_IT_IS), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "MPO"])
+def test_of_several_images_the_first_is_taken(name: str) -> None:
+    first, second = Image.new("RGB", (32, 32), (255, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 255))
+    got = row(saved(first, name, save_all=True, append_images=[second]), RGB)
+    assert np.all(samples.difference(got, np.asarray(first)) <= 3)
+
+
+def test_a_frame_smaller_than_its_gif_is_put_in_its_place() -> None:
+    frame = Image.new("P", (8, 8), 1)
+    frame.putpalette([0, 0, 0, 255, 255, 255])
+    file = bytearray(saved(frame, "GIF", optimize=False))
+    screen, corner = struct.pack("<HH", 32, 32), struct.pack("<HH", 16, 8)
+    at = file.index(b",\0\0\0\0")
+    file[6:10], file[at + 1 : at + 5] = screen, corner
+    got = row(bytes(file), GRAY)[:, :, 0]
+    assert np.all(got[8:16, 16:24] == 255)
+    assert got.sum() == 64 * 255
+
+
+def test_a_resized_image_over_the_pixel_limit_is_never_made_and_its_crop_is_the_same() -> None:
+    file = saved(samples.photo((1200, 60)), "PNG")  # resized to 5120x256
+    tight = decode.Limits(10_000_000, 100_000)
+    assert samples.difference(row(file, IMAGENET, limits=tight), row(file, IMAGENET)).max() <= 1
 
 
 def test_an_incomplete_spec_is_refused() -> None:
@@ -100,17 +161,8 @@ def test_an_incomplete_spec_is_refused() -> None:
         decode.image_spec(manifest_pb2.ImageSpec(input="image", height=32, width=32))
 
 
-async def test_the_pool_fails_the_bad_image_and_serves_its_neighbours() -> None:
-    decoders = pool.DecodePool(2, LIMITS)
-    good = [encoded(np.full((32, 32), value, np.uint8), "PNG") for value in range(5)]
-    answers = await asyncio.gather(
-        decoders.decode(good, GRAY),
-        decoders.decode([good[0], b"nonsense"], GRAY),
-        decoders.decode(good[3:], GRAY),
-        return_exceptions=True,
-    )
-    assert [int(image[0, 0, 0]) for image in answers[0].rows_nhwc] == [0, 1, 2, 3, 4]
-    assert isinstance(answers[1], errors.BadImage)
-    assert answers[1].index == 1
-    assert [int(image[0, 0, 0]) for image in answers[2].rows_nhwc] == [3, 4]
-    decoders.close()
+def test_images_that_keep_their_size_must_agree() -> None:
+    files = [saved(Image.new("RGB", size), "PNG") for size in ((9, 5), (5, 9))]
+    assert decode.row_shape(files[:1], samples.AS_IT_IS, LIMITS) == (5, 9, 3)
+    with pytest.raises(errors.BadImage, match="image 1: the image is 5x9 pixels and the request's first is 9x5"):
+        decode.row_shape(files, samples.AS_IT_IS, LIMITS)

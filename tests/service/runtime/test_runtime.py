@@ -6,6 +6,7 @@ import pytest
 
 from service import errors
 from service.runtime import cores, providers, session
+from tests.service.runtime import graphs
 
 
 def test_cuda_without_cuda_refuses_and_says_what_is_missing() -> None:
@@ -24,12 +25,12 @@ def test_auto_without_cuda_warns_and_gives_the_reason(caplog: pytest.LogCaptureF
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_provider_that_onnx_runtime_did_not_take_is_an_error(exported: "Exported") -> None:  # noqa: F821
+def test_a_provider_that_onnx_runtime_did_not_take_is_an_error(tmp_path: pathlib.Path) -> None:
     if providers._missing_for_cuda() is None:
         pytest.skip("this machine has CUDA")
     options = session.Options(providers.Provider(providers.CUDA, {}, "pretended"), 1)
     with pytest.raises(errors.ModelLoadError, match="CPUExecutionProvider instead of CUDAExecutionProvider"):
-        session.Session("lenet5", exported.repository / "lenet5/1/model.onnx", options)
+        session.Session("m", graphs.convnet(tmp_path / "m.onnx"), options)
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1)])

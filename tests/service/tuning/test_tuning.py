@@ -1,0 +1,119 @@
+"""`fovea tune`: what it tries, what it keeps, what it writes."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+from google.protobuf import text_format
+
+from protos import model_config_pb2
+from service.tuning import candidates, drive, search, trials
+from tests.conftest import FOVEA, Exported
+
+CONFIG = candidates.Config(name="m", max_batch_size=16)
+
+
+def trial(name: str, rate: float, alone_s: float) -> trials.Trial:
+    point = drive.Point(4, rate, alone_s, alone_s)
+    return trials.Trial(candidates.Candidate(name, CONFIG), point, point)
+
+
+def tune(repository: pathlib.Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [FOVEA, "tune", *arguments, "--repository", str(repository), "--device", "cpu"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def repository(exported: Exported, tmp_path: pathlib.Path) -> pathlib.Path:
+    shutil.copytree(exported.repository, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def test_layouts_use_all_cores_in_powers_of_two() -> None:
+    assert [name for name, _ in candidates.layouts(6)] == ["1 x 6 threads", "2 x 3 threads", "4 x 1 threads"]
+
+
+def test_an_edit_changes_its_field_and_keeps_the_rest_and_the_start() -> None:
+    start = candidates.Candidate("as it is", CONFIG)
+    name, edit = candidates.layouts(4)[1]
+    made = candidates.edited(start, name, edit)
+    assert made.name == "2 x 2 threads"
+    assert (made.config.instance_group[0].count, made.config.max_batch_size) == (2, 16)
+    assert made.config.parameters["intra_op_thread_count"].string_value == "2"
+    assert not start.config.instance_group
+    again = candidates.edited(made, *candidates.delays(0.02)[0])
+    assert again.name == "2 x 2 threads, delay 5000 µs"
+    assert again.config.dynamic_batching.max_queue_delay_microseconds == 5000
+
+
+def test_cuda_options_go_into_one_accelerator() -> None:
+    made = candidates.Candidate("as it is", CONFIG)
+    for dimension in candidates.cuda_options():
+        made = candidates.edited(made, *dimension[0])
+    (accelerator,) = made.config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.name == "cuda"
+    assert set(accelerator.parameters) == {"cudnn_conv_algo_search", "prefer_nhwc", "cudnn_conv_use_max_workspace"}
+    assert made.config.optimization.cuda.graphs
+
+
+def test_buckets_always_have_one_and_the_largest_batch() -> None:
+    for _, edit in candidates.buckets(48):
+        made = candidates.Config(max_batch_size=48)
+        edit(made)
+        sizes = list(made.dynamic_batching.preferred_batch_size)
+        assert sizes == sorted(sizes)
+        assert (sizes[0], sizes[-1]) == (1, 48)
+
+
+@pytest.mark.parametrize(
+    ("rate", "alone_s", "wins"),
+    [(110, 0.02, True), (101, 0.02, False), (99, 0.005, True), (90, 0.005, False), (99, 0.0099, False)],
+)
+def test_throughput_decides_and_among_equals_the_latency_of_a_lone_caller(
+    rate: float, alone_s: float, wins: bool
+) -> None:
+    assert search._is_better(trial("new", rate, alone_s), trial("old", 100, 0.01)) is wins
+
+
+def test_tuning_a_model_prints_what_it_measured_and_leaves_a_config_that_serves(repository: pathlib.Path) -> None:
+    before = (repository / "lenet5/config.pbtxt").read_text()
+    result = tune(repository, "lenet5", "--budget", "8s", "--plot", str(repository / "tune.png"))
+    assert result.returncode == 0, result.stderr
+    assert "as it is" in result.stdout
+    written = (repository / "lenet5/config.pbtxt").read_text()
+    if "is left as it is" in result.stdout.replace("\n", " "):
+        assert written == before
+    else:
+        assert (repository / "lenet5/config.pbtxt.before-tune").read_text() == before
+        config = text_format.Parse(written, model_config_pb2.ModelConfig())
+        assert config.max_batch_size == text_format.Parse(before, model_config_pb2.ModelConfig()).max_batch_size
+        assert written.startswith("# fovea tune, ")
+    assert tune(repository, "lenet5", "--budget", "1s", "--dry-run").returncode == 0
+
+
+def test_a_dry_run_writes_nothing(repository: pathlib.Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in repository.rglob("*"))
+    assert tune(repository, "lenet5", "--budget", "2s", "--dry-run").returncode == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in repository.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("lenet6",), "has no model 'lenet6' (did you mean 'lenet5'?)"),
+        (("lenet5", "--budget", "soon"), "'soon' is not a duration"),
+        (("lenet5", "--budget", "1s", "--plot", "no/such/folder.png", "--dry-run"), ""),
+    ],
+)
+def test_what_cannot_be_done_is_explained(repository: pathlib.Path, arguments: tuple[str, ...], sentence: str) -> None:
+    result = tune(repository, *arguments)
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_model_without_a_batch_has_nothing_to_tune(repository: pathlib.Path) -> None:
+    (repository / "lenet5/config.pbtxt").write_text("max_batch_size: 0")
+    result = tune(repository, "lenet5", "--budget", "2s")
+    assert result.returncode == 1
+    assert "tuning needs a model with a batch" in result.stderr
