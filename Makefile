@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check serve protos bench bench-served bench-export clean
+.PHONY: help install demo test test-all check serve protos bench bench-engine bench-export clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -44,10 +44,10 @@ serve: $(READY)  ## serve ./models on 127.0.0.1:8001
 protos: $(READY)  ## regenerate the protobuf modules
 	$(BIN)/python -m protos.generate
 
-bench: bench-served bench-export  ## both benchmarks
+bench: bench-engine bench-export  ## both benchmarks
 
-bench-served: $(READY)  ## measure the server beside its limits
-	$(BIN)/python -m tests.bench.served
+bench-engine: $(READY)  ## measure the server beside its limits (10 minutes; ARGS=--quick for one)
+	$(BIN)/python -m tests.bench.engine $(ARGS)
 
 bench-export: $(READY)  ## measure exported graphs beside PyTorch, the TorchScript exporter, and int8
 	$(BIN)/python -m tests.bench.exported
