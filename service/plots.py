@@ -90,7 +90,7 @@ def offered_load(loads: Sequence[Load], capacity: float, path: pathlib.Path, tit
     offered = [load.offered / capacity for load in loads]
     axes.plot(offered, [load.good / capacity for load in loads], "o-", color="C0", label="goodput")
     axes.plot(offered, [min(1.0, share) for share in offered], ":", color="C0", label="as much as can be")
-    axes.set(xlabel="offered load / capacity", ylabel="goodput / capacity", xscale="log", ylim=(0, 1.1), title=title)
+    axes.set(xlabel="offered load / capacity", ylabel="goodput / capacity", xscale="log", ylim=(0, None), title=title)
     latency = axes.twinx()
     latency.plot(offered, [load.p50_s * 1e3 for load in loads], "s-", color="C1", label="p50")
     latency.plot(offered, [load.p99_s * 1e3 for load in loads], "s--", color="C1", label="p99")

@@ -70,6 +70,7 @@ class Whole:
     requests: int
     images_ok: int
     wall_s: float
+    latency: Latency | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def of(chosen: plan.Plan, ends: ledger.Ledger, period: Period, beside: Beside) -
     latency_s = ended_s - intended_s
     good = is_ok & (latency_s <= (chosen.deadline_s or np.inf))
     rate_per_s, good_per_s = (_rate_per_s(ended_s[which], period) for which in (is_ok, good))
+    wall_s = float(ended_s.max() - sent_s.min()) if len(ends) else 0.0
     names, counts = np.unique(statuses[measured], return_counts=True)
     return Result(
         plan=_plain(chosen),
@@ -143,7 +145,7 @@ def of(chosen: plan.Plan, ends: ledger.Ledger, period: Period, beside: Beside) -
         in_time=int((good & measured).sum()),
         latency=_latency(latency_s[is_ok & measured]),
         seconds=_seconds(intended_s, ended_s, is_ok, period),
-        whole=_whole(chosen, sent_s, ended_s, is_ok),
+        whole=Whole(len(ends), int(is_ok.sum()) * chosen.images_per_request, wall_s, _latency(latency_s[is_ok])),
         server=_server(beside.before, beside.after),
         generator=_generator(beside.cpu_s, (sent_s - intended_s)[statuses != ledger.NOT_SENT], period, len(ends)),
         request_bytes=beside.request_bytes,
@@ -196,13 +198,6 @@ def _seconds(
             Second(second, int(meant.sum()), int((ended & is_ok).sum()), int((ended & ~is_ok).sum()), p50_s, p99_s)
         )
     return tuple(seconds)
-
-
-def _whole(
-    chosen: plan.Plan, sent_s: NDArray[np.float64], ended_s: NDArray[np.float64], is_ok: NDArray[np.bool_]
-) -> Whole:
-    wall_s = float(ended_s.max() - sent_s.min()) if len(sent_s) else 0.0
-    return Whole(len(sent_s), int(is_ok.sum()) * chosen.images_per_request, wall_s)
 
 
 def _server(before: target.Counts, after: target.Counts) -> Server | None:

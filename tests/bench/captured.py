@@ -5,6 +5,7 @@ Path: fovea serve → **captured** → noop.
 
 import asyncio
 import pathlib
+from typing import Any
 
 import grpc.aio
 
@@ -37,7 +38,8 @@ async def _replies(address: str, model: str, images: int) -> dict[str, bytes]:
 
 
 async def _ask(channel: grpc.aio.Channel, name: str, request: bytes) -> bytes:
-    reply: bytes = await channel.unary_unary(target.METHOD + name)(request, timeout=30)
+    call: Any = channel.unary_unary(target.METHOD + name)
+    reply: bytes = await call(request, timeout=30)
     return reply
 
 

@@ -38,7 +38,7 @@ class Limit:
     """The limits on one core with one thread. Mutable state: the process that measures them."""
 
     def __init__(self) -> None:
-        self._worker = processes.Worker("tests.bench.alone", processes.SERVER_CORE)
+        self._worker = processes.Worker("tests.bench.alone", processes.SERVER_CORES)
 
     def round(self, model: str, seconds: float) -> Round:
         """Measure each batch size and the decoder for about so long."""
@@ -56,7 +56,7 @@ class Limit:
 
 def search(models: Iterable[str], seconds: float, cores: int) -> list[dict[str, Any]]:
     """Return images/s of instances x threads x batch on all cores, for each model."""
-    worker = processes.Worker("tests.bench.alone", None)
+    worker = processes.Worker("tests.bench.alone", processes.ALL_CORES)
     try:
         return [
             {"model": model, "instances": instances, "threads": cores // instances, "rows": rows}

@@ -61,7 +61,7 @@ def measure(trial: Trial, report: Callable[[str], None]) -> Curve:
     repository = subjects.repository(trial.model)
     flags = (*served.SERVE, "--queue-samples-max", str(QUEUE_SAMPLES_MAX))
     log_path = processes.BUILD / f"logs/overload-{trial.model}.log"
-    with processes.serving(processes.fovea(repository, *flags), processes.SERVER_CORE, log_path) as server:
+    with processes.serving(processes.fovea(repository, *flags), processes.SERVER_CORES, log_path) as server:
         report(f"{trial.model}: capacity")
         capacity = served.sample(server, trial.model, trial.way, trial.seconds).images_per_s
         resident_bytes = server.resident_bytes()

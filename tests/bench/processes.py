@@ -15,14 +15,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = ROOT / "build/bench"
 READY_WITHIN_S = 300.0
 
-SERVER_CORE, LOAD_CORE = 0, 1
+SERVER_CORES, LOAD_CORES = frozenset({0}), frozenset({1})
+ALL_CORES = frozenset(range(os.cpu_count() or 1))
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _READY = re.compile(r"ready: gRPC on (\S+:\d+)(?:, metrics on (http://\S+)/metrics)?")
 
@@ -43,7 +44,7 @@ class Server:
     def resident_bytes(self) -> int:
         """Resident memory now."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def waiting(self) -> float:
         """Samples that wait now, by the server's own gauge."""
@@ -52,18 +53,18 @@ class Server:
         return sum(float(line.split()[-1]) for line in lines if line.startswith("fovea_queue_samples{"))
 
 
-def start(command: Sequence[str], core: int | None, **streams: Any) -> "subprocess.Popen[bytes]":
-    """Start a Python module on one core, which it inherits from this thread; None leaves all cores."""
+def start(command: Sequence[str], cores: Set[int], **streams: Any) -> "subprocess.Popen[bytes]":
+    """Start a Python module on these cores, which it inherits from this thread; on all, if none of them is there."""
     before = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, before if core is None or core not in before else {core})
+        os.sched_setaffinity(0, before & cores or before)
         return subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, **streams)
     finally:
         os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str], core: int | None, log_path: pathlib.Path) -> Iterator[Server]:
+def serving(command: Sequence[str], cores: Set[int], log_path: pathlib.Path) -> Iterator[Server]:
     """Start a server, wait until its log says that it is ready, and end it.
 
     Raises:
@@ -71,7 +72,7 @@ def serving(command: Sequence[str], core: int | None, log_path: pathlib.Path) ->
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
-        process = start(command, core, stderr=log)
+        process = start(command, cores, stderr=log)
     try:
         yield _ready(process, log_path)
     finally:
@@ -106,9 +107,7 @@ def load(address: str, model: str, *arguments: str) -> dict[str, Any]:
         RuntimeError: it failed; with what it said.
     """
     command = ["service.load_cli", address, "--model", model, "--json", "-", *arguments]
-    if LOAD_CORE in os.sched_getaffinity(0):
-        command += ["--cpu", str(LOAD_CORE)]
-    process = start(command, None, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start(command, LOAD_CORES, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stdout, stderr = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}:\n{stderr.decode()[-3000:]}")
@@ -117,10 +116,10 @@ def load(address: str, model: str, *arguments: str) -> dict[str, Any]:
 
 
 class Worker:
-    """A process on one core that measures what it is asked, line by line, and holds what it loaded."""
+    """A process on its cores that measures what it is asked, line by line, and holds what it loaded."""
 
-    def __init__(self, module: str, core: int | None) -> None:
-        self._process = start([module], core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, module: str, cores: Set[int]) -> None:
+        self._process = start([module], cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, **question: Any) -> Any:
         """Return the answer to a question."""

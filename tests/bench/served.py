@@ -7,7 +7,6 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import pathlib
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -72,7 +71,8 @@ class Measured:
 
 def median(samples: list[Sample], field: str) -> float:
     """Return the median of one figure over the rounds."""
-    return statistics.median(getattr(sample, field) for sample in samples)
+    values: list[float] = [getattr(sample, field) for sample in samples]
+    return statistics.median(values)
 
 
 def measure(effort: Effort, report: Callable[[str], None]) -> Measured:
@@ -113,7 +113,6 @@ def sample(server: processes.Server, model: str, way: subjects.Way, seconds: flo
     whole = figures["whole"]
     if set(figures["counts"]) - {"OK"} or whole["requests"] * way.images != whole["images_ok"]:
         raise RuntimeError(f"{model}, {way.name}: {figures['counts']} {figures['sentences']}")
-    latency = figures["latency"] or {"p50_s": whole["wall_s"], "p99_s": whole["wall_s"]}
     batches = collections.Counter(
         {int(size): runs for size, runs in (figures["server"] or _NO_RUNS)["batches"].items()}
     )
@@ -123,8 +122,8 @@ def sample(server: processes.Server, model: str, way: subjects.Way, seconds: flo
         images_per_s=whole["images_ok"] / whole["wall_s"],
         cpu_s_per_image=cpu_s / (messages * way.images),
         cpu_s_per_message=cpu_s / messages,
-        p50_s=latency["p50_s"],
-        p99_s=latency["p99_s"],
+        p50_s=whole["latency"]["p50_s"],
+        p99_s=whole["latency"]["p99_s"],
         resident_bytes=server.resident_bytes(),
         batches=dict(batches),
         messages=messages,
@@ -140,14 +139,14 @@ def _turns(effort: Effort) -> Iterator[tuple[int, str]]:
 
 def _server(model: str) -> contextlib.AbstractContextManager[processes.Server]:
     command = processes.fovea(subjects.repository(model), *SERVE)
-    return processes.serving(command, processes.SERVER_CORE, processes.BUILD / f"logs/{model}.log")
+    return processes.serving(command, processes.SERVER_CORES, processes.BUILD / f"logs/{model}.log")
 
 
 def _noop(real: processes.Server, images: int) -> contextlib.AbstractContextManager[processes.Server]:
     folder = processes.BUILD / f"captured/{images}"
     captured.capture(real.address, LENET, images, folder)
-    log_path = pathlib.Path(processes.BUILD / f"logs/noop-{images}.log")
-    return processes.serving(["tests.bench.noop", str(folder)], processes.SERVER_CORE, log_path)
+    log_path = processes.BUILD / f"logs/noop-{images}.log"
+    return processes.serving(["tests.bench.noop", str(folder)], processes.SERVER_CORES, log_path)
 
 
 def _noop_images(effort: Effort) -> tuple[int, ...]:

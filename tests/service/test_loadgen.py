@@ -202,7 +202,10 @@ def test_the_warm_up_is_not_measured_and_statuses_are_counted() -> None:
     entries = [(0.5, 0.6, "OK"), (1.5, 1.6, "OK"), (1.6, 1.7, "UNAVAILABLE"), (2.5, 2.6, "OK")]
     measured = figures(made(plan.Open(1.0)), filled(entries), result.Period(0, 1, 2))
     assert measured.counts == {"OK": 1, "UNAVAILABLE": 1}
-    assert measured.whole == result.Whole(requests=4, images_ok=3, wall_s=pytest.approx(2.1))
+    assert (measured.whole.requests, measured.whole.images_ok) == (4, 3)
+    assert measured.whole.wall_s == pytest.approx(2.1)
+    assert measured.whole.latency is not None
+    assert measured.whole.latency.p50_s == pytest.approx(0.1)
 
 
 def test_goodput_leaves_out_answers_after_the_deadline() -> None:
