@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check serve protos bench bench-engine bench-export clean
+.PHONY: help install demo test test-all check serve protos bench bench-engine bench-export bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-engine: $(READY)  ## measure the server beside its limits (10 minutes; ARG
 
 bench-export: $(READY)  ## measure exported graphs beside PyTorch, the TorchScript exporter, and int8
 	$(BIN)/python -m tests.bench.exported
+
+bench-gpu:  ## limits and service on CUDA; needs only onnxruntime-gpu, onnx, grpcio, numpy in PYTHON
+	$(PYTHON) -m tests.bench.bench_gpu
 
 clean:  ## remove everything that the other verbs made
 	rm -rf $(VENV) build models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

@@ -79,7 +79,8 @@ def _served(asked: argparse.Namespace) -> list[bars.Bar]:
         _show(tables.of_limits(measured))
         _show(tables.of_served(measured))
         kept += bars.of_served(measured)
-    _show(tables.of_noop(measured))
+    if measured.noop:
+        _show(tables.of_noop(measured))
     return kept
 
 
