@@ -6,7 +6,10 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["service", "service.server", "service.cli", "service.client", "fovea"])
+@pytest.mark.parametrize(
+    "module",
+    ["service", "service.server", "service.cli", "service.load_cli", "service.tune_cli", "service.client", "fovea"],
+)
 def test_the_serving_half_imports_neither_torch_nor_onnx(module: str) -> None:
     program = f"import sys, {module}; print({{'torch', 'onnx', 'onnxscript'}} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
