@@ -28,13 +28,17 @@ class ManualClock:
         self._timers.append(ManualTimer(when, callback))
         return self._timers[-1]
 
+    @property
+    def timers(self) -> int:
+        return sum(not timer.is_cancelled for timer in self._timers)
+
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
-        due = [timer for timer in self._timers if timer.when <= self.now_s]
-        self._timers = [timer for timer in self._timers if timer.when > self.now_s]
-        for timer in due:
-            if not timer.is_cancelled:
-                timer.callback()
+        while due := [timer for timer in self._timers if timer.when <= self.now_s]:
+            self._timers = [timer for timer in self._timers if timer.when > self.now_s]
+            for timer in due:
+                if not timer.is_cancelled:
+                    timer.callback()
 
 
 class ManualRuns:
@@ -49,7 +53,7 @@ class ManualRuns:
         self, requests: Sequence[slots.Tensors], wanted: frozenset[str], rows: int
     ) -> batcher.BatchResult:
         values = np.concatenate([request["x"] for request in requests])
-        self.started.append([int(value) for value in values])
+        self.started.append([int(value) for value in values.ravel()])
         self.rows.append(rows)
         end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self._ends.append(end)
@@ -57,6 +61,9 @@ class ManualRuns:
         if error is not None:
             raise error
         return batcher.BatchResult({"y": values * 2}, 0.0, 0.0)
+
+    def is_ended(self, run: int) -> bool:
+        return self._ends[run].done()
 
     def end(self, run: int, error: Exception | None = None) -> None:
         self._ends[run].set_result(error)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from service import errors
 from service.batching import costs as measured_costs
-from service.batching import sizes
+from service.batching import policy, sizes
 
 _PAUSE_S = 0.001
 """The shortest pause worth asking a caller for."""
@@ -34,6 +34,23 @@ class Ahead(NamedTuple):
     """Until each device is free, ascending; 0 for a free one."""
     decode_s: float
     """Until the request's images are decoded, beside the wait."""
+
+
+def level(model: str, priority: int, rules: policy.Policy) -> int:
+    """Return the queue's level of a priority: two for each, the second for those whose timeout has demoted them.
+
+    Raises:
+        BadRequest: no such priority.
+    """
+    levels = len(rules.levels)
+    if priority == 0 or levels == 1:  # one level is no levels: the parameter has no meaning, as in Triton
+        return 2 * (rules.default_priority - 1)
+    if not 1 <= priority <= levels:
+        raise errors.BadRequest(
+            f"parameter 'priority' is {priority}; model {model!r} has the priorities 1 (first) to {levels}, "
+            f"and 0 means its default, {rules.default_priority}"
+        )
+    return 2 * (priority - 1)
 
 
 def too_many_samples(

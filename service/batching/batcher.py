@@ -33,8 +33,6 @@ class BatchResult(NamedTuple):
 
 RunBatch = Callable[[Sequence[slots.Tensors], frozenset[str], int], Awaitable[BatchResult]]
 """Runs requests together: their inputs, the outputs that anybody wants, and the rows to run, padding included."""
-
-
 Clock = batching_clock.Clock
 
 
@@ -109,12 +107,11 @@ class Batcher:
             QueueFull: with those already waiting it would be too many.
             TooLate: it could not be answered before its deadline.
         """
-        level = self._level(who.priority)
+        level = admission.level(self._model, who.priority, self._rules)
         rules = self._rules.levels[level // 2]
-        if self._queue.samples + samples > self._limits.samples_max:
-            raise admission.too_many_samples(
-                self._model, samples, self._queue.samples, self._limits.samples_max, self._costs
-            )
+        queued, queued_max = self._queue.samples, self._limits.samples_max
+        if queued + samples > queued_max:
+            raise admission.too_many_samples(self._model, samples, queued, queued_max, self._costs)
         if rules.requests_max:
             waiting = self._queue.requests(level) + self._queue.requests(level + 1)
             if waiting >= rules.requests_max:
@@ -123,7 +120,7 @@ class Batcher:
         times = place.times(now_s, who, rules)
         if times.deadline_s != math.inf:
             slack_s = times.deadline_s - now_s
-            if not self._outlook.is_plenty(slack_s, self._queue.samples + samples, decode_s):
+            if not self._outlook.is_plenty(slack_s, queued + samples, decode_s):
                 before = self._queue.samples_before(level, who.caller)
                 self._outlook.check(samples, admission.Ahead(before, self._under_way.busy_s(now_s), decode_s), slack_s)
         admitted = place.Place(self, samples, level, who.caller, times)
@@ -176,18 +173,6 @@ class Batcher:
     def _settle(self) -> None:
         if self._settled is not None and not self._queue and not self._under_way and not self._settled.done():
             self._settled.set_result(None)
-
-    def _level(self, priority: int) -> int:
-        """The queue's level: two for each priority, the second for those whose timeout has demoted them."""
-        levels = len(self._rules.levels)
-        if priority == 0 or levels == 1:  # one level is no levels: the parameter has no meaning, as in Triton
-            return 2 * (self._rules.default_priority - 1)
-        if not 1 <= priority <= levels:
-            raise errors.BadRequest(
-                f"parameter 'priority' is {priority}; model {self._model!r} has the priorities 1 (first) to {levels}, "
-                f"and 0 means its default, {self._rules.default_priority}"
-            )
-        return 2 * (priority - 1)
 
     def _dispatch(self) -> None:
         self._dispatch_is_due = False

@@ -20,7 +20,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from service.batching import clock, policy, sizes
 from service.batching import costs as measured_costs
 
-_PRICE = 0.5
+_PRICE = 0.75
 """Simulated at loads from 0.7 to 2: at 0, up to 4 % of the goodput is lost, at 1, more of those let in are given up."""
 _LOOKED_AT = 512
 """Requests looked at for one plan, where those of many shapes wait in turn."""

@@ -9,8 +9,8 @@ behind them, the best first run has b samples with
     F(n) = min over b of  (n + w) · seconds(b) + F(n - b),      F(0) = 0.
 
 With few behind, this prefers short runs that answer the first early; the more wait, the more it
-prefers what the device does cheapest. Padding and splitting are weighed by the same sum: 17 samples
-on a device that runs 16 or 32 rows leave as 16 and 1.
+prefers what the device does cheapest. Padding and splitting are weighed by the same sum: where 16 or
+32 rows can run, and some wait behind, 17 samples leave as 16 and 1.
 """
 
 import math
@@ -20,9 +20,10 @@ from service.batching import costs as measured_costs
 
 _FEW = 12
 """Up to so many, every count of samples is considered for a run; beyond, the measured ones and all that wait."""
-_LEVELS = 12
-MANY = 1 << _LEVELS
+MANY = 4096
 """So many behind are as good as any number: all that counts is what is cheapest for the device."""
+_STEPS = 2
+"""Tables for each doubling of those behind."""
 
 
 class Sizes:
@@ -76,9 +77,9 @@ class Sizes:
 
     def _table(self, behind: int) -> "_Table":
         self._refresh()
-        level = min(behind.bit_length(), _LEVELS)
+        level = round(_STEPS * math.log2(1 + min(behind, MANY)))
         if level not in self._tables:
-            weight = 2.0 ** (level - 1) if level else 0.0
+            weight = 2.0 ** (level / _STEPS) - 1
             self._tables[level] = _Table(self._costs, self._counts, weight)
         return self._tables[level]
 
