@@ -6,7 +6,7 @@ Path: traffic → **senders** → server → ledger.
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -17,6 +17,9 @@ from service.loadgen import ledger, plan, target
 
 REST_S = 0.1
 """What a caller waits who was told that nobody is there, before it tries again."""
+
+_End = tuple[str, str]
+"""A request's status and sentence."""
 
 
 class Sender(Protocol):
@@ -37,6 +40,19 @@ def sender(chosen: plan.Plan, channel: grpc.aio.Channel, requests: Sequence[byte
     return Streams(chosen, channel, requests, ends) if chosen.streams else Unary(chosen, channel, requests, ends)
 
 
+async def _noted(ends: ledger.Ledger, intended_s: float, asking: Awaitable[_End]) -> None:
+    """Send a request, note how it ended, and rest if nobody was there."""
+    sent_s = time.monotonic()
+    try:
+        status, sentence = await asking
+    except asyncio.CancelledError:
+        ends.ended(intended_s, sent_s, time.monotonic(), ledger.CANCELLED)
+        raise
+    ends.ended(intended_s, sent_s, time.monotonic(), status, sentence)
+    if status == grpc.StatusCode.UNAVAILABLE.name:
+        await asyncio.sleep(REST_S)
+
+
 class Unary:
     """A call per request, its bytes as they are and its answer unread."""
 
@@ -50,22 +66,19 @@ class Unary:
 
     async def send(self, number: int, intended_s: float) -> None:
         """See Sender. gRPC's deadline counts from the intended time, as the ledger does."""
-        sent_s = time.monotonic()
-        status, sentence = ledger.OK, ""
-        try:
-            within_s = max(1e-3, intended_s + self._within_s - sent_s)
-            await self._call(self._requests[number % len(self._requests)], timeout=within_s)
-        except grpc.aio.AioRpcError as error:
-            status, sentence = error.code().name, error.details() or ""
-        except asyncio.CancelledError:
-            self._ends.ended(intended_s, sent_s, time.monotonic(), ledger.CANCELLED)
-            raise
-        self._ends.ended(intended_s, sent_s, time.monotonic(), status, sentence)
-        if status == grpc.StatusCode.UNAVAILABLE.name:
-            await asyncio.sleep(REST_S)
+        request = self._requests[number % len(self._requests)]
+        within_s = max(1e-3, intended_s + self._within_s - time.monotonic())
+        await _noted(self._ends, intended_s, self._ask(request, within_s))
 
     async def close(self) -> None:
         """Nothing stays open."""
+
+    async def _ask(self, request: bytes, within_s: float) -> _End:
+        try:
+            await self._call(request, timeout=within_s)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, error.details() or ""
+        return ledger.OK, ""
 
 
 class Streams:
@@ -82,25 +95,14 @@ class Streams:
 
     async def send(self, number: int, intended_s: float) -> None:
         """See Sender. What is under way has no deadline in gRPC; the end of the run cuts it off."""
-        sent_s = time.monotonic()
         stream = self._streams[number % len(self._streams)]
-        until_s = intended_s + self._within_s
-        try:
-            status, sentence = await stream.ask(number, self._requests[number % len(self._requests)], until_s)
-        except asyncio.CancelledError:
-            self._ends.ended(intended_s, sent_s, time.monotonic(), ledger.CANCELLED)
-            raise
-        self._ends.ended(intended_s, sent_s, time.monotonic(), status, sentence)
-        if status == grpc.StatusCode.UNAVAILABLE.name:
-            await asyncio.sleep(REST_S)
+        asking = stream.ask(number, self._requests[number % len(self._requests)], intended_s + self._within_s)
+        await _noted(self._ends, intended_s, asking)
 
     async def close(self) -> None:
         """End the streams at once."""
         await asyncio.gather(*(stream.close() for stream in self._streams))
 
-
-_End = tuple[str, str]
-"""A message's status and sentence."""
 
 _Outgoing = tuple[str, bytes, float]
 """A message's id, its bytes without the id, and until when it is worth writing."""

@@ -80,11 +80,6 @@ class DeviceTensor:
         """Where it is, for CUDA."""
         return int(self.value.data_ptr())
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row along axis 0."""
-        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
-
 
 class Bound:
     """A run whose inputs and outputs stand at fixed addresses. For one thread."""

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 from protos import model_config_pb2
+from service.runtime import rehearsal
 
 Config = model_config_pb2.ModelConfig
 
@@ -50,10 +51,8 @@ def cuda_options() -> list[list[tuple[str, Edit]]]:
 
 def buckets(max_batch_size: int) -> list[tuple[str, Edit]]:
     """Sets of batch sizes for CUDA: the powers of two, and only every second and every third of them."""
-    powers = [1]
-    while powers[-1] * 2 < max_batch_size:
-        powers.append(powers[-1] * 2)
-    sets = {tuple(sorted({1, *powers[::step], max_batch_size})) for step in (1, 2, 3)}
+    powers = rehearsal.powers_of_two(max_batch_size)
+    sets = {tuple(sorted({*powers[::step], max_batch_size})) for step in (1, 2, 3)}
     return [(f"buckets {' '.join(map(str, sizes))}", _preferred(sizes)) for sizes in sorted(sets, key=len)]
 
 

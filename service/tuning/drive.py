@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service import errors
 from service.batching import place
 from service.models import description, lifecycle
+from service.runtime import rehearsal
 
 _SEED = 0
 
@@ -34,7 +35,7 @@ def row(model: description.Description) -> dict[str, NDArray[np.generic]]:
         ModelLoadError: the model has no batch, or inputs of any size; there is nothing to tune by itself.
     """
     random = np.random.default_rng(_SEED)
-    if not model.is_batched or any(-1 in spec.shape[1:] for spec in model.inputs.values()):
+    if not model.is_batched or not rehearsal.is_fixed(tuple(model.inputs.values())):
         raise errors.ModelLoadError(
             model.name, "tuning needs a model with a batch and inputs of a fixed size; this one takes any size, or one"
         )

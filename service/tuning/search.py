@@ -101,7 +101,7 @@ class Search:
             self._skipped.append(candidate.name)
             return best
         try:
-            trial = await self._try(candidate, min(seconds, _TRIAL_MAX_S))
+            trial = await self._try(candidate, seconds)
         except errors.ModelLoadError as error:
             self._refused[candidate.name] = error.reason
             return best
@@ -110,7 +110,6 @@ class Search:
     async def _try(self, candidate: candidates.Candidate, seconds: float) -> trials.Trial:
         begun_s = time.perf_counter()
         async with trials.loaded(self._folder, candidate, self._options) as served:
-            drive.row(served.description)
             self._load_s = time.perf_counter() - begun_s
             trial = await trials.measure(served, candidate, max(_TRIAL_MIN_S, min(seconds, _TRIAL_MAX_S)))
         self._tried.append(trial)

@@ -158,7 +158,7 @@ class Inference:
     ) -> inference_pb2.ModelInferResponse:
         inputs = tensors.read(request, model)
         wanted = replies.requested(request, model)
-        waits_s = self._decoders.decode_s_estimate(len(inputs.images)) if inputs.images else 0.0
+        waits_s = self._decoders.decode_s_estimate(len(inputs.images))
         decode_s = 0.0
         with self._engine.admit(model, inputs.samples, asked, decode_s=waits_s) as place:
             if inputs.images:
@@ -168,7 +168,7 @@ class Inference:
                 decode_s = decoded.decode_s
             answer = await place.submit(inputs.tensors, frozenset(output.name for output in wanted))
         replied_s = time.perf_counter()
-        reply = replies.response(request.id, model, wanted, dict(answer.outputs))
+        reply = replies.response(request.id, model, wanted, answer.outputs)
         ended_s = time.perf_counter()
         stages = metrics.Stages(
             decode_s, answer.queue_s, answer.gather_s, answer.run_s, ended_s - replied_s, ended_s - started_s

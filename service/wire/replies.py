@@ -3,6 +3,7 @@
 Path: engine → **replies** → client.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ def response(
     request_id: str,
     model: description.Description,
     wanted: list[Requested],
-    outputs: dict[str, NDArray[np.generic]],
+    outputs: Mapping[str, NDArray[np.generic]],
 ) -> inference_pb2.ModelInferResponse:
     """Return the response: one raw_output_contents entry per output, in the order asked for."""
     reply = inference_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=request_id)
