@@ -241,7 +241,8 @@ class Batcher:
             now_s = self._clock.time()
             self._under_way.end(run, now_s)
             self._under_way.count_arrivals(now_s, self._planner.horizon_s, is_idle=not self._queue)
-            self._dispatch()
+            if self._queue:
+                self._dispatch_soon()
             self._settle()
 
     def _observe(self, run: under_way.Run, rows: int, result: BatchResult) -> None:
