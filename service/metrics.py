@@ -4,13 +4,21 @@ Path: wire and batcher report → **metrics** → wire.http (/metrics) and wire.
 
 Base units in names. Labels from closed sets: model, version, gRPC code, provider. A request for an
 unknown model counts under model "".
+
+Counting is done in plain numbers, and becomes Prometheus' families when somebody scrapes: the
+library's own objects, made for many threads, cost four times as much for every request. A scrape
+from another thread may see a request in one family a moment before it is in the next.
 """
 
+import bisect
 import collections
 import dataclasses
+import itertools
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import prometheus_client
+from prometheus_client import core, registry
 
 from service.runtime import providers
 
@@ -55,51 +63,104 @@ class BatchCounts:
     run: Duration = dataclasses.field(default_factory=Duration)
 
 
+class Histogram:
+    """How many values fell into which bucket. Mutable state: the counts; one thread writes, any may read."""
+
+    __slots__ = ("counts", "edges", "sum")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self.edges = edges
+        self.counts = [0] * (len(edges) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value in the first bucket whose edge is not below it."""
+        self.counts[bisect.bisect_left(self.edges, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Return Prometheus' cumulative buckets: upper edge and how many values are not above it."""
+        names = [*(str(float(edge)) for edge in self.edges), "+Inf"]
+        return list(zip(names, itertools.accumulate(self.counts), strict=True))
+
+
+class ModelMetrics:
+    """One loaded model's numbers. Implements batcher.Observer.
+
+    Mutable state: the counts; written only on the event loop.
+    """
+
+    def __init__(self, model: str, version: str, queued: Callable[[], int]) -> None:
+        self.labels = (model, version)
+        self.queued = queued
+        self.codes: collections.Counter[str] = collections.Counter()
+        self.decode, self.wait, self.run = Histogram(_SECONDS), Histogram(_SECONDS), Histogram(_SECONDS)
+        self.total, self.batch_size = Histogram(_SECONDS), Histogram(_SAMPLES)
+        self.padding = 0
+        self.success, self.fail, self.queue = Duration(), Duration(), Duration()
+        self.compute_input, self.compute_infer, self.compute_output = Duration(), Duration(), Duration()
+        self.samples = 0
+        self.runs = 0
+        self.last_inference_ms = 0
+        self.batches: dict[int, BatchCounts] = collections.defaultdict(BatchCounts)
+
+    def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
+        """A batch has run."""
+        self.runs += 1
+        self.padding += rows - samples
+        counts = self.batches[samples]
+        counts.gather.add(gather_s)
+        counts.run.add(run_s)
+        self.run.observe(run_s)
+        self.batch_size.observe(samples)
+
+    def succeeded(self, samples: int, stages: Stages, *, had_images: bool) -> None:
+        """A request was answered with OK."""
+        self.samples += samples
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        self.success.add(stages.total_s)
+        self.queue.add(stages.queue_s)
+        self.compute_input.add(stages.decode_s + stages.gather_s)
+        self.compute_infer.add(stages.run_s)
+        self.compute_output.add(stages.reply_s)
+        self.codes["OK"] += 1
+        if had_images:
+            self.decode.observe(stages.decode_s)
+        self.wait.observe(stages.queue_s)
+        self.total.observe(stages.total_s)
+
+    def failed(self, code: str, total_s: float) -> None:
+        """A request was answered with an error, or its caller went away (CANCELLED)."""
+        self.fail.add(total_s)
+        self.codes[code] += 1
+
+
 class Metrics:
     """The metric families of one server, in a registry of their own.
 
-    Mutable state: the registry's; prometheus_client's locks guard it.
+    Mutable state: the models' numbers and `unknown`; written only on the event loop.
     """
 
     def __init__(self) -> None:
         self.registry = prometheus_client.CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self.registry)
         prometheus_client.PlatformCollector(registry=self.registry)
-        by_model = ("model", "version")
-
-        def seconds(name: str, text: str) -> prometheus_client.Histogram:
-            return prometheus_client.Histogram(name, text, by_model, buckets=_SECONDS, registry=self.registry)
-
-        self.requests = prometheus_client.Counter(
-            "fovea_requests_total",
-            "Requests answered, by gRPC status code.",
-            (*by_model, "code"),
-            registry=self.registry,
-        )
-        self.images = prometheus_client.Counter(
-            "fovea_images_total", "Samples answered with OK.", by_model, registry=self.registry
-        )
-        self.decode = seconds(
-            "fovea_decode_duration_seconds", "Decoding a request's images, waiting for a thread included."
-        )
-        self.queue = seconds("fovea_queue_duration_seconds", "Waiting for a batch to start.")
-        self.run = seconds("fovea_run_duration_seconds", "One run of the model.")
-        self.total = seconds("fovea_request_duration_seconds", "A request from parsed message to finished reply.")
-        self.batch_size = prometheus_client.Histogram(
-            "fovea_batch_size", "Samples in one run.", by_model, buckets=_SAMPLES, registry=self.registry
-        )
-        self.padding = prometheus_client.Counter(
-            "fovea_padding_rows_total", "Rows run to fill a batch up, for nobody.", by_model, registry=self.registry
-        )
-        self.queue_samples = prometheus_client.Gauge(
-            "fovea_queue_samples", "Samples admitted and not yet running.", by_model, registry=self.registry
-        )
         self.provider = prometheus_client.Gauge(
             "fovea_provider_info",
             "1 for the active execution provider.",
             ("provider",),
             registry=self.registry,
         )
+        self.unknown: collections.Counter[str] = collections.Counter()
+        """Requests that were for no served model, by gRPC status code."""
+        self._models: list[ModelMetrics] = []
+        self.registry.register(_Families(self._models, self.unknown))
+
+    def add(self, model: str, version: str, queued: Callable[[], int]) -> ModelMetrics:
+        """Return the numbers of one more model; `queued` says how many of its samples wait."""
+        numbers = ModelMetrics(model, version, queued)
+        self._models.append(numbers)
+        return numbers
 
     def set_provider(self, active: str) -> None:
         """Say which execution provider runs the models."""
@@ -115,65 +176,52 @@ class Metrics:
         return self.registry.get_sample_value(name, labels)
 
 
-class ModelMetrics:
-    """One loaded model's numbers. Implements batcher.Observer.
+_BY_MODEL = ("model", "version")
+_HISTOGRAMS: tuple[tuple[str, str, Callable[[ModelMetrics], Histogram]], ...] = (
+    (
+        "fovea_decode_duration_seconds",
+        "Decoding a request's images, waiting for a thread included.",
+        lambda m: m.decode,
+    ),
+    ("fovea_queue_duration_seconds", "Waiting for a batch to start.", lambda m: m.wait),
+    ("fovea_run_duration_seconds", "One run of the model.", lambda m: m.run),
+    ("fovea_request_duration_seconds", "A request from parsed message to finished reply.", lambda m: m.total),
+    ("fovea_batch_size", "Samples in one run.", lambda m: m.batch_size),
+)
+_COUNTERS: tuple[tuple[str, str, Callable[[ModelMetrics], int]], ...] = (
+    ("fovea_images", "Samples answered with OK.", lambda m: m.samples),
+    ("fovea_padding_rows", "Rows run to fill a batch up, for nobody.", lambda m: m.padding),
+)
 
-    Mutable state: the counts; touched only on the event loop.
-    """
 
-    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
-        labels = (model, version)
-        self._requests = metrics.requests
-        self._labels = labels
-        self._codes: dict[str, prometheus_client.Counter] = {}
-        self._images = metrics.images.labels(*labels)
-        self._decode = metrics.decode.labels(*labels)
-        self._queue = metrics.queue.labels(*labels)
-        self._run = metrics.run.labels(*labels)
-        self._total = metrics.total.labels(*labels)
-        self._batch_size = metrics.batch_size.labels(*labels)
-        self._padding = metrics.padding.labels(*labels)
-        self.queue_samples = metrics.queue_samples.labels(*labels)
-        self.success, self.fail, self.queue = Duration(), Duration(), Duration()
-        self.compute_input, self.compute_infer, self.compute_output = Duration(), Duration(), Duration()
-        self.samples = 0
-        self.runs = 0
-        self.last_inference_ms = 0
-        self.batches: dict[int, BatchCounts] = collections.defaultdict(BatchCounts)
+class _Families(registry.Collector):
+    """The models' numbers as Prometheus' families, made anew for every scrape."""
 
-    def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
-        """A batch has run."""
-        self.runs += 1
-        if rows > samples:
-            self._padding.inc(rows - samples)
-        counts = self.batches[samples]
-        counts.gather.add(gather_s)
-        counts.run.add(run_s)
-        self._run.observe(run_s)
-        self._batch_size.observe(samples)
+    def __init__(self, models: Iterable[ModelMetrics], unknown: collections.Counter[str]) -> None:
+        self._models, self._unknown = models, unknown
 
-    def succeeded(self, samples: int, stages: Stages, *, had_images: bool) -> None:
-        """A request was answered with OK."""
-        self.samples += samples
-        self.last_inference_ms = time.time_ns() // 1_000_000
-        self.success.add(stages.total_s)
-        self.queue.add(stages.queue_s)
-        self.compute_input.add(stages.decode_s + stages.gather_s)
-        self.compute_infer.add(stages.run_s)
-        self.compute_output.add(stages.reply_s)
-        self._count("OK")
-        self._images.inc(samples)
-        if had_images:
-            self._decode.observe(stages.decode_s)
-        self._queue.observe(stages.queue_s)
-        self._total.observe(stages.total_s)
-
-    def failed(self, code: str, total_s: float) -> None:
-        """A request was answered with an error, or its caller went away (CANCELLED)."""
-        self.fail.add(total_s)
-        self._count(code)
-
-    def _count(self, code: str) -> None:
-        if code not in self._codes:
-            self._codes[code] = self._requests.labels(*self._labels, code)
-        self._codes[code].inc()
+    def collect(self) -> Iterator[core.Metric]:
+        requests = core.CounterMetricFamily(
+            "fovea_requests", "Requests answered, by gRPC status code.", labels=(*_BY_MODEL, "code")
+        )
+        for labels, codes in (*((model.labels, model.codes) for model in self._models), (("", ""), self._unknown)):
+            for code, count in sorted(codes.items()):
+                requests.add_metric((*labels, code), count)
+        yield requests
+        for name, text, number in _COUNTERS:
+            counter = core.CounterMetricFamily(name, text, labels=_BY_MODEL)
+            for model in self._models:
+                counter.add_metric(model.labels, number(model))
+            yield counter
+        for name, text, histogram in _HISTOGRAMS:
+            family = core.HistogramMetricFamily(name, text, labels=_BY_MODEL)
+            for model in self._models:
+                found = histogram(model)
+                family.add_metric(model.labels, found.buckets(), found.sum)
+            yield family
+        waiting = core.GaugeMetricFamily(
+            "fovea_queue_samples", "Samples admitted and not yet running.", labels=_BY_MODEL
+        )
+        for model in self._models:
+            waiting.add_metric(model.labels, model.queued())
+        yield waiting

@@ -45,7 +45,10 @@ class Server:
             self._metrics,
             stream_messages_max=chosen.stream_messages_max,
         )
-        self._grpc = grpc_server.GrpcPort(self._inference, describe.Describe(self._engine), chosen.message_bytes_max)
+        with cores.threads_give_way():
+            self._grpc = grpc_server.GrpcPort(
+                self._inference, describe.Describe(self._engine), chosen.message_bytes_max
+            )
         self._http = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
 
     async def start(self) -> None:
@@ -55,7 +58,8 @@ class Server:
             StartupError: a port is taken, the provider is missing, or a model cannot be served.
         """
         host = self._settings.host
-        grpc_port = await self._grpc.start(host, self._settings.grpc_port)
+        with cores.threads_give_way():
+            grpc_port = await self._grpc.start(host, self._settings.grpc_port)
         metrics_port = self._http.start(host, self._settings.metrics_port)
         self._engine.serve(await self._load())
         await self._grpc.set_ready(self._names(), is_ready=True)

@@ -9,18 +9,17 @@ once, and when a run raises, only the requests in that run fail.
 import asyncio
 import dataclasses
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from service import errors
-from service.batching import admission, costs, place, planner, policy, queue, slots, under_way
+from service.batching import admission, costs, gathering, place, planner, policy, queue, slots, under_way
 from service.batching import clock as batching_clock
 
-_QUIET_TURN_S = 20e-6
-"""A turn of the event loop in which nothing happened takes less, one that brought something more."""
-_BUSY_S = 0.001
-"""For so long a busy event loop may go on bringing requests before a free device gets what there is."""
+_GATHERING_S = 0.001
+"""For so long a free device waits for what a busy event loop may still bring."""
+_GATHERING_MAX_S = 0.005
+"""For so long, where the device would do all that has come in less time than it took to come."""
 
 
 class BatchResult(NamedTuple):
@@ -51,6 +50,8 @@ class Limits:
     in_flight: int = 1
     devices: int = 0
     """How many of those run at once, each of the others being made ready behind one of them; 0: all."""
+    is_one_core: bool = False
+    """Whether one core has to do for everything."""
 
 
 class Batcher:
@@ -83,7 +84,7 @@ class Batcher:
         self._queue: queue.Queue[place.Place] = queue.Queue()
         self._under_way = under_way.UnderWay(limits.devices or limits.in_flight)
         self._gather_s = 0.0
-        self._dispatch_is_due = False
+        self._gathering = gathering.Gathering(self._dispatch, self._is_enough, gives_way=limits.is_one_core)
         self._again: batching_clock.Timer | None = None
         self._sweep: batching_clock.Timer | None = None
         self._sweep_s = math.inf
@@ -145,23 +146,17 @@ class Batcher:
 
     def _dispatch_soon(self) -> None:
         """Dispatch when all that the event loop has at hand has joined the queue."""
-        if not self._dispatch_is_due and len(self._under_way) < self._limits.in_flight:
-            self._dispatch_is_due = True
-            now_s = time.perf_counter()
-            asyncio.get_running_loop().call_soon(self._dispatch_when_quiet, now_s, now_s)
+        if len(self._under_way) < self._limits.in_flight:
+            self._gathering.begin()
 
-    def _dispatch_when_quiet(self, since_s: float, turn_s: float) -> None:
-        """Dispatch after a turn of the event loop that had nothing else to do, or after _BUSY_S.
-
-        gRPC hands over one call a turn. While the loop is busy the cores are, so a run started now
-        would not be done sooner; and for a small network a run costs the loop more than the device.
-        """
-        now_s = time.perf_counter()
-        is_quiet = turn_s != since_s and now_s - turn_s < _QUIET_TURN_S
-        if is_quiet or now_s - since_s >= _BUSY_S or self._queue.samples >= self._planner.samples_max:
-            self._dispatch()
-        else:
-            asyncio.get_running_loop().call_soon(self._dispatch_when_quiet, since_s, now_s)
+    def _is_enough(self, gathering_s: float) -> bool:
+        """Whether a free device should get what there is, although more may come."""
+        samples = self._queue.samples
+        if samples >= self._planner.samples_max:
+            return True
+        if gathering_s < _GATHERING_S:
+            return False
+        return gathering_s >= _GATHERING_MAX_S or self._costs.seconds(samples) >= gathering_s
 
     async def aclose(self) -> None:
         """Run everything that waits, without delay, and return when nothing is left."""
@@ -175,7 +170,7 @@ class Batcher:
             self._settled.set_result(None)
 
     def _dispatch(self) -> None:
-        self._dispatch_is_due = False
+        self._gathering.end()
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -193,7 +188,8 @@ class Batcher:
             self._start(plan.batch, now_s)
 
     def _devices(self, now_s: float) -> planner.Devices:
-        devices, coming = self._under_way.devices, self._under_way.coming
+        devices = self._under_way.devices
+        coming = self._under_way.coming(now_s, self._planner.horizon_s)
         free = self._under_way.free
         if free:
             return planner.Devices(now_s, free, devices, coming)

@@ -47,6 +47,10 @@ class Costs:
         """Runs are rarely longer than so many times their expected seconds: the mean error counts twice."""
         self._points = [_Point(rows, measured.seconds[rows] + overhead_s) for rows in sorted(measured.seconds)]
         self._pads = measured.pads
+        counts = range(self._points[-1].rows + 1) if self._points else range(0)
+        self._measured_s = self._of_all([point.measured_s for point in self._points])
+        """What was measured at load, by samples; between the points interpolated."""
+        self._nearest = [self._points[self._nearest_place(samples)] for samples in counts]
         self._all = _Correction()
         self._table: list[float] = []
         self._unmeasured = _PerSample()
@@ -114,11 +118,12 @@ class Costs:
         if not self._points:
             self._unmeasured.observe(seconds / samples, shape)
             return
-        before_s = self._measured_s(samples)
+        samples = min(samples, len(self._nearest) - 1)
+        before_s = self._measured_s[samples]
         if before_s <= 0:
             return
         self._all.observe(seconds / before_s)
-        point = self._points[self._nearest(samples)]
+        point = self._nearest[samples]
         point.correction.observe(seconds / before_s)
         if abs(point.correction.factor / point.tabulated - 1) > _NEWS:
             self._tabulate()
@@ -130,16 +135,20 @@ class Costs:
                 return place
         return len(self._points) - 1
 
-    def _nearest(self, samples: int) -> int:
+    def _nearest_place(self, samples: int) -> int:
         place = self._place(samples)
         if self.pads or place == 0:
             return place
         low, high = self._points[place - 1].rows, self._points[place].rows
         return place - 1 if samples - low < high - samples else place
 
-    def _measured_s(self, samples: int) -> float:
-        """What was measured at load, between the points interpolated."""
-        return self._between(samples, [point.measured_s for point in self._points])
+    def _of_all(self, seconds: list[float]) -> list[float]:
+        """The points' seconds, for every count of samples from 0."""
+        return (
+            [0.0, *(self._between(samples, seconds) for samples in range(1, self._points[-1].rows + 1))]
+            if seconds
+            else []
+        )
 
     def _between(self, samples: int, seconds: list[float]) -> float:
         place = self._place(samples)
@@ -156,8 +165,7 @@ class Costs:
             return
         for point in self._points:
             point.tabulated = point.correction.factor if point.correction.runs else self._all.factor
-        corrected = [point.measured_s * point.tabulated for point in self._points]
-        self._table = [0.0, *(self._between(samples, corrected) for samples in range(1, self._points[-1].rows + 1))]
+        self._table = self._of_all([point.measured_s * point.tabulated for point in self._points])
         self.version += 1
 
 

@@ -114,21 +114,21 @@ class Place:
         """When one of its timeouts is over."""
         return self.expires_s if self.expires_s < self.demoted_s else self.demoted_s
 
-    async def submit(self, inputs: slots.Tensors, outputs: frozenset[str]) -> Answer:
-        """Wait for a batch, and return this request's rows of it. Once, within the place's `with`.
+    def submit(self, inputs: slots.Tensors, outputs: frozenset[str]) -> asyncio.Future[Answer]:
+        """Join a batch, and return what waits for this request's rows of it. Once, within the place's `with`.
 
         Args:
             inputs: name → (samples, ...).
             outputs: names of the outputs wanted.
 
-        Raises:
+        Raises, when awaited:
             DeadlineExceeded, TooLate: while waiting.
             RunFailed: the run raised, or that of one of its parts.
         """
         self.inputs, self.outputs, self.shape = inputs, outputs, _shape(inputs)
         self._answer = asyncio.get_running_loop().create_future()
         self._owner.join(self)
-        return await self._answer
+        return self._answer
 
     def take(self, samples: int) -> "Part":
         """Return the next so many samples as a part to run; they are not left any more."""

@@ -72,7 +72,7 @@ class Devices(NamedTuple):
     in_all: int = 1
     """Devices over which the parts of one request are spread at best."""
     coming: float = 0.0
-    """Samples that are expected to come within the horizon after a run was started."""
+    """Samples that are expected to come before a device is idle."""
     hold_until_s: float = -math.inf
     """Until then the device is busy, and a batch that could still grow loses nothing by it."""
 

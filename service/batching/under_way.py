@@ -42,9 +42,9 @@ class UnderWay:
         self.runs: list[Run] = []
         self.arrived = 0
         """Samples that have come, ever."""
-        self.coming = _COMING_FIRST
-        """Samples that come, in the mean, after a run was started: within the horizon, and before a device is idle."""
+        self._coming = _COMING_FIRST
         self._known = 0
+        self._busy_since_s = math.inf
         self.devices = devices
         self._starts: collections.deque[tuple[float, int]] = collections.deque()
 
@@ -59,6 +59,7 @@ class UnderWay:
     def start(self, run: Run) -> None:
         """Take a run that starts now."""
         self._starts.append((run.started_s, self.arrived))
+        self._busy_since_s = min(self._busy_since_s, run.started_s)
         self.runs.append(run)
         if len(self.runs) <= self.devices:
             run.began_s = run.started_s
@@ -70,13 +71,24 @@ class UnderWay:
             following = self.runs[self.devices - 1]
             following.began_s = min(following.began_s, now_s)
 
+    def coming(self, now_s: float, horizon_s: float) -> float:
+        """Samples that will be waiting before a device is idle.
+
+        In the mean, so many came after a run was started, within the horizon and before a device was
+        idle. A busy spell that has lasted for longer will go on as long as it has lasted, one may guess.
+        """
+        lasted_s = now_s - self._busy_since_s
+        return self._coming * max(1.0, lasted_s / horizon_s if horizon_s > 0 else 1.0)
+
     def count_arrivals(self, now_s: float, horizon_s: float, *, is_idle: bool) -> None:
         """Learn from the starts that are `horizon_s` ago, or from all if nobody waits for a device any more."""
         while self._starts and (is_idle or self._starts[0][0] + horizon_s <= now_s):
             started_s, arrived = self._starts.popleft()
             share = min(1.0, horizon_s / (now_s - started_s)) if now_s > started_s else 1.0
             self._known = min(_MEMORY_STARTS, self._known + 1)
-            self.coming += ((self.arrived - arrived) * share - self.coming) / self._known
+            self._coming += ((self.arrived - arrived) * share - self._coming) / self._known
+        if is_idle and not self.runs:
+            self._busy_since_s = math.inf
 
     def busy_s(self, now_s: float) -> list[float]:
         """Until when each device is busy, in seconds from now, ascending; 0 for a free one."""

@@ -25,7 +25,7 @@ from service.models import (
     warmup,
 )
 from service.models import config as model_config
-from service.runtime import instances, session
+from service.runtime import cores, instances, session
 
 log = logging.getLogger(__name__)
 
@@ -129,17 +129,18 @@ class Loader:
         entries = warmup.run(name, checked.folder.path, config, loaded)
         if entries:
             log.info("model %s: %d entries of model_warmup run", name, entries)
-        numbers = metrics.ModelMetrics(self.metrics, name, checked.folder.version)
+        numbers = self.metrics.add(name, checked.folder.version, lambda: queue.samples_waiting)
         queue = batcher.Batcher(
             name,
             loaded.run_batch,
             rules,
             costs.Costs(measured, _RUN_OVERHEAD_S),
-            limits=batcher.Limits(self.samples_max, loaded.in_flight, loaded.devices),
+            limits=batcher.Limits(
+                self.samples_max, loaded.in_flight, loaded.devices, is_one_core=cores.available() == 1
+            ),
             clock=self.clock,
             observer=numbers,
         )
-        numbers.queue_samples.set_function(lambda: queue.samples_waiting)
         return ServedModel(_describe(checked), numbers, queue, loaded)
 
     def _reporter(self, model: str) -> instances.Report:

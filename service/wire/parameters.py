@@ -3,29 +3,32 @@
 Path: ModelInferRequest → **parameters** → engine.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 from protos import inference_pb2
-from service import engine, errors
+from service import errors
 
 # Sent by stock clients with every request; they change nothing for models with one response each.
 _IGNORED = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
 _INTEGERS = frozenset({"int64_param", "uint64_param"})
 
 
-def read(request: inference_pb2.ModelInferRequest, caller: str, deadline_s: float) -> engine.Caller:
-    """Return who asks, how urgently, until when.
+class Parameters(NamedTuple):
+    """What a request says about how urgent it is."""
 
-    Args:
-        request: its `timeout` is microseconds, 0 for none; its `priority` is 1 for first, 0 for the default.
-        caller: whose share of the device it uses.
-        deadline_s: the call's, by time.monotonic; infinity for none.
+    priority: int
+    """1 for first, 0 for the model's default."""
+    timeout_s: float
+    """How long it may wait; infinity, if it does not say."""
+
+
+def read(request: inference_pb2.ModelInferRequest) -> Parameters:
+    """Return what a request's parameters say; its `timeout` is microseconds, 0 for none.
 
     Raises:
         BadRequest: a value of the wrong kind, or a parameter that is not supported.
     """
-    if not request.parameters:
-        return engine.Caller(caller, 0, deadline_s)
     timeout_us, priority = 0, 0
     for name, parameter in request.parameters.items():
         if name == "timeout":
@@ -34,9 +37,7 @@ def read(request: inference_pb2.ModelInferRequest, caller: str, deadline_s: floa
             priority = _whole(name, parameter, "a uint64, 0 for the model's default, 1 for first")
         elif name not in _IGNORED:
             raise errors.BadRequest(f"parameter {name!r} is not supported; known: timeout, priority")
-    if not timeout_us:
-        return engine.Caller(caller, priority, deadline_s)
-    return engine.Caller(caller, priority, deadline_s, timeout_us / 1e6)
+    return Parameters(priority, timeout_us / 1e6 if timeout_us else math.inf)
 
 
 def _whole(name: str, parameter: Any, wanted: str) -> int:

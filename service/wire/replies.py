@@ -3,8 +3,8 @@
 Path: engine → **replies** → client.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,13 @@ from protos import inference_pb2
 from service import errors
 from service.models import description
 from service.wire import tensors
+
+_Buffer = bytes | memoryview
+
+_ID, _RAW_OUTPUT_CONTENTS, _INFER_RESPONSE = b"\x1a", b"\x32", b"\x12"
+"""Tags of ModelInferResponse's fields 3 and 6, and of ModelStreamInferResponse's field 2, length-delimited."""
+_SMALL = [bytes([number]) for number in range(0x80)]
+_HEADS_MAX = 256
 
 
 class Requested(NamedTuple):
@@ -56,30 +63,83 @@ def _requested(
     return Requested(output.name, classes)
 
 
-def response(
-    request_id: str,
-    model: description.Description,
-    wanted: list[Requested],
-    outputs: Mapping[str, NDArray[np.generic]],
-) -> inference_pb2.ModelInferResponse:
-    """Return the response: one raw_output_contents entry per output, in the order asked for."""
-    reply = inference_pb2.ModelInferResponse(model_name=model.name, model_version=model.version, id=request_id)
-    for output in wanted:
-        values = outputs[output.name]
-        if output.classes:
-            elements, shape = _classify(values, output, model)
-            reply.outputs.add(name=output.name, datatype="BYTES", shape=shape)
-            reply.raw_output_contents.append(tensors.join_bytes(elements))
-        else:
-            datatype = model.outputs[output.name].datatype.wire
-            reply.outputs.add(name=output.name, datatype=datatype, shape=values.shape)
-            reply.raw_output_contents.append(values.tobytes())
-    return reply
+class Replies:
+    """Makes the responses to requests that want the same outputs of a model.
+
+    What their responses have in common, all but id and numbers, is serialized once; behind it come
+    the other fields, as protobuf allows in any order
+    (https://protobuf.dev/programming-guides/encoding). So the numbers are copied once, not four times.
+
+    Mutable state: the heads known; touched only on the event loop.
+    """
+
+    def __init__(self, model: description.Description, wanted: Sequence[Requested]) -> None:
+        self.names = frozenset(output.name for output in wanted)
+        self._model = model
+        self._wanted = wanted
+        self._heads: dict[tuple[tuple[int, ...], ...], bytes] = {}
+
+    def response(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> bytes:
+        """Return a ModelInferResponse, serialized: one raw_output_contents entry per output, in the order asked for."""
+        return b"".join(self._parts(request_id, outputs))
+
+    def in_stream(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> bytes:
+        """Return the same in a ModelStreamInferResponse, serialized."""
+        parts = self._parts(request_id, outputs)
+        return b"".join((_INFER_RESPONSE, _varint(sum(map(_size, parts))), *parts))
+
+    def _parts(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> list[_Buffer]:
+        values: list[NDArray[Any]] = []
+        shapes: list[tuple[int, ...]] = []
+        for output in self._wanted:
+            found = outputs[output.name]
+            if output.classes:
+                elements, shape = _classify(found, output, self._model)
+                values.append(np.frombuffer(tensors.join_bytes(elements), np.uint8))
+                shapes.append(shape)
+            else:
+                values.append(found if found.flags.c_contiguous else np.ascontiguousarray(found))
+                shapes.append(found.shape)
+        key = tuple(shapes)
+        parts: list[_Buffer] = [self._heads.get(key) or self._head(key)]
+        if request_id:
+            encoded = request_id.encode()
+            parts += (_ID, _varint(len(encoded)), encoded)
+        for array in values:
+            parts += (_RAW_OUTPUT_CONTENTS, _varint(array.nbytes), array.data)
+        return parts
+
+    def _head(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
+        head = inference_pb2.ModelInferResponse(model_name=self._model.name, model_version=self._model.version)
+        for output, shape in zip(self._wanted, shapes, strict=True):
+            datatype = "BYTES" if output.classes else self._model.outputs[output.name].datatype.wire
+            head.outputs.add(name=output.name, datatype=datatype, shape=shape)
+        serialized: bytes = head.SerializeToString()
+        if len(self._heads) >= _HEADS_MAX:
+            self._heads.clear()
+        self._heads[shapes] = serialized
+        return serialized
+
+
+def _size(part: _Buffer) -> int:
+    return part.nbytes if isinstance(part, memoryview) else len(part)
+
+
+def _varint(number: int) -> bytes:
+    """A number in protobuf's form: seven bits a byte, least first."""
+    if number < 0x80:
+        return _SMALL[number]
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _classify(
     values: NDArray[np.generic], output: Requested, model: description.Description
-) -> tuple[list[bytes], list[int]]:
+) -> tuple[list[bytes], tuple[int, ...]]:
     """The best classes as "value:index:label", best first; equal values in order of index."""
     rows = values.reshape(len(values), -1) if model.is_batched else values.reshape(1, -1)
     count = min(output.classes, rows.shape[1])
@@ -90,4 +150,4 @@ def _classify(
         for row, indices in zip(rows, best, strict=True)
         for index in indices.tolist()
     ]
-    return elements, [len(rows), count] if model.is_batched else [count]
+    return elements, (len(rows), count) if model.is_batched else (count,)

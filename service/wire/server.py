@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from protos import inference_pb2, pool
 from service import errors
-from service.wire import describe, inference
+from service.wire import describe, inference, messages
 
 SERVICE = "inference.GRPCInferenceService"
 LIVENESS = "liveness"
@@ -29,7 +29,7 @@ class GrpcPort:
     def __init__(self, calls: inference.Inference, described: describe.Describe, message_bytes_max: int) -> None:
         self._server = grpc.aio.server(options=_options(message_bytes_max))
         self._health = health.aio.HealthServicer()
-        parser = inference.Parser(message_bytes_max)
+        parser = messages.Parser(message_bytes_max)
         self._server.add_generic_rpc_handlers((_handlers(calls, described, parser),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_reflected_names(), self._server, pool=_reflection_pool())
@@ -69,7 +69,7 @@ def _options(message_bytes_max: int) -> list[tuple[str, int]]:
     ]
 
 
-def _handlers(calls: inference.Inference, described: describe.Describe, parser: inference.Parser) -> Any:
+def _handlers(calls: inference.Inference, described: describe.Describe, parser: messages.Parser) -> Any:
     unary: dict[str, Callable[..., Any]] = {
         "ServerLive": described.server_live,
         "ServerReady": described.server_ready,
@@ -83,10 +83,8 @@ def _handlers(calls: inference.Inference, described: describe.Describe, parser: 
         name: _unary(behaviour, getattr(inference_pb2, f"{name}Request").FromString)
         for name, behaviour in unary.items()
     }
-    handlers["ModelInfer"] = _unary(calls.infer, parser)
-    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        calls.stream, request_deserializer=parser, response_serializer=_serialize
-    )
+    handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(calls.infer, request_deserializer=parser)
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(calls.stream, request_deserializer=parser)
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 

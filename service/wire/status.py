@@ -29,6 +29,9 @@ CODES: dict[type[errors.FoveaError], grpc.StatusCode] = {
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata that gRPC's own retries obey: when to try again, or -1 for never (gRFC A6)."""
 
+CODE = "grpc-status"
+"""Parameter of an error's answer in a stream, whose own status has to stay OK: the name of the code."""
+
 
 def pushback_ms(error: errors.Refused) -> int:
     """Return the value for PUSHBACK."""

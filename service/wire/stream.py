@@ -4,43 +4,50 @@ Path: inference → **stream** → inference, message by message.
 """
 
 import asyncio
+import collections
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+import grpc.aio
 
-from protos import inference_pb2
-from service import errors
+from service.wire import messages
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Message = inference_pb2.ModelInferRequest | errors.FoveaError
-"""A request, or what is wrong with the message that should have been one."""
-Answer = Callable[[Message, str], Awaitable[inference_pb2.ModelStreamInferResponse]]
-"""Answers a message of a caller, whatever happens."""
+Answer = Callable[[messages.Message, str], Awaitable[bytes]]
+"""Answers a message of a caller, whatever happens, with a serialized ModelStreamInferResponse."""
 
 
 class Stream:
     """One open stream: this task reads, a task per message answers, one task writes.
 
-    Mutable state: `_finished` and `_answering`; touched only on the event loop.
+    Mutable state: the messages that are being answered and the answers to be written; touched only on
+    the event loop.
     """
 
     def __init__(self, answer: Answer, context: Context, messages_max: int) -> None:
         self._answer_message = answer
         self._context = context
         self._caller = caller(context)
-        self._room = asyncio.Semaphore(messages_max)
-        self._finished: asyncio.Queue[inference_pb2.ModelStreamInferResponse | None] = asyncio.Queue()
+        self._messages_max = messages_max
+        self._unwritten = 0
+        """Messages read whose answer is not written."""
+        self._has_room = asyncio.Event()
+        self._finished: collections.deque[bytes] = collections.deque()
+        self._has_news = asyncio.Event()
+        """Something to write, or nothing more to come."""
+        self._is_over = False
         self._answering: set[asyncio.Task[None]] = set()
 
-    async def run(self, requests: AsyncIterator[Message], draining: asyncio.Event) -> bool:
+    async def run(self, requests: AsyncIterator[messages.Message], draining: asyncio.Event) -> bool:
         """Serve until the client has finished (True) or the server drains (False); all read is answered."""
         writer = asyncio.create_task(self._write())
         drain = asyncio.create_task(draining.wait())
         try:
             is_over = await self._read(aiter(requests), drain, writer)
             await asyncio.gather(*self._answering)
-            self._finished.put_nowait(None)
+            self._is_over = True
+            self._has_news.set()
             await writer
             return is_over
         finally:  # the client has gone, or writing failed: nobody waits for the rest
@@ -49,7 +56,7 @@ class Stream:
 
     async def _read(
         self,
-        requests: AsyncIterator[Message],
+        requests: AsyncIterator[messages.Message],
         drain: asyncio.Task[bool],
         writer: asyncio.Task[None],
     ) -> bool:
@@ -64,22 +71,30 @@ class Stream:
             writer.result()
         return False
 
-    async def _read_all(self, requests: AsyncIterator[Message]) -> None:
+    async def _read_all(self, requests: AsyncIterator[messages.Message]) -> None:
         loop = asyncio.get_running_loop()
-        await self._room.acquire()
         async for request in requests:
+            self._unwritten += 1
             task = loop.create_task(self._answer(request))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
-            await self._room.acquire()
+            while self._unwritten >= self._messages_max:
+                self._has_room.clear()
+                await self._has_room.wait()
 
-    async def _answer(self, request: Message) -> None:
-        self._finished.put_nowait(await self._answer_message(request, self._caller))
+    async def _answer(self, request: messages.Message) -> None:
+        self._finished.append(await self._answer_message(request, self._caller))
+        self._has_news.set()
 
     async def _write(self) -> None:
-        while (reply := await self._finished.get()) is not None:
-            await self._context.write(reply)
-            self._room.release()
+        while self._finished or not self._is_over:
+            if not self._finished:
+                self._has_news.clear()
+                await self._has_news.wait()
+                continue
+            await self._context.write(self._finished.popleft())
+            self._unwritten -= 1
+            self._has_room.set()
 
 
 def caller(context: Context) -> str:

@@ -1,11 +1,11 @@
 """Tensors of a request, checked against the model: views on the message's bytes, or encoded images.
 
-Path: ModelInferRequest → **tensors** → images and engine.
+Path: messages → **tensors** → images and engine.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from protos import inference_pb2
 from service import datatypes, errors
 from service.models import description
 
-Contents = inference_pb2.InferTensorContents
+InputTensor = inference_pb2.ModelInferRequest.InferInputTensor
 
 # Datatype on the wire → the field of InferTensorContents that carries it. FP16 travels only raw.
 _CONTENTS_FIELD = {
@@ -33,42 +33,96 @@ _CONTENTS_FIELD = {
 }
 
 
-@dataclasses.dataclass(slots=True)
-class Inputs:
+class Inputs(NamedTuple):
     """A request's inputs: `tensors` ready to run, and `images` that have to be decoded first."""
 
-    samples: int
     tensors: dict[str, NDArray[np.generic]]
     images: list[bytes]
 
 
-def read(request: inference_pb2.ModelInferRequest, model: description.Description) -> Inputs:
-    """Check the inputs of a request and return them.
+class Layout:
+    """What the header of a request says about its inputs, checked against the model. Never changes."""
 
-    Raises:
-        BadRequest: inputs missing, unknown or given twice; raw and typed contents mixed; rows that differ.
-        BadTensor: wrong datatype, shape or number of bytes.
-    """
-    raws = request.raw_input_contents
-    if raws and len(raws) != len(request.inputs):
-        raise errors.BadRequest(
-            f"{len(raws)} raw_input_contents for {len(request.inputs)} inputs; send one for each, in their order"
-        )
-    _check_names(request, model)
-    inputs = Inputs(0, {}, [])
-    for position, tensor in enumerate(request.inputs):
-        raw = raws[position] if raws else None
-        if raw is not None and tensor.HasField("contents"):
+    def __init__(self, request: inference_pb2.ModelInferRequest, raws: int, model: description.Description) -> None:
+        """Check the inputs.
+
+        Raises:
+            BadRequest: inputs missing, unknown or given twice; raw and typed contents mixed; rows that differ.
+            BadTensor: wrong datatype or shape, or typed contents that do not fit it.
+        """
+        if raws and raws != len(request.inputs):
             raise errors.BadRequest(
-                f"input {tensor.name!r} has typed contents beside raw_input_contents; send one of the two"
+                f"{raws} raw_input_contents for {len(request.inputs)} inputs; send one for each, in their order"
             )
-        samples = _read_input(tensor, raw, model, inputs)
-        if position and samples != inputs.samples:
-            raise errors.BadRequest(
-                f"input {tensor.name!r} has {samples} rows, the inputs before it {inputs.samples}; send the same number"
-            )
-        inputs.samples = samples
-    return inputs
+        _check_names(request, model)
+        self._model = model
+        self.samples = 0
+        self._raws: list[_Raw] = []
+        self._typed: dict[str, NDArray[np.generic]] = {}
+        self._images: list[bytes] = []
+        for position, tensor in enumerate(request.inputs):
+            if raws and tensor.HasField("contents"):
+                raise errors.BadRequest(
+                    f"input {tensor.name!r} has typed contents beside raw_input_contents; send one of the two"
+                )
+            samples = self._take(tensor, is_raw=raws > 0)
+            if position and samples != self.samples:
+                raise errors.BadRequest(
+                    f"input {tensor.name!r} has {samples} rows, the inputs before it {self.samples}; "
+                    "send the same number"
+                )
+            self.samples = samples
+
+    def read(self, raws: Sequence[memoryview]) -> Inputs:
+        """Return the inputs of a request with this header: views on its raw contents.
+
+        Raises:
+            BadTensor: a wrong number of bytes.
+        """
+        if not raws:
+            return Inputs(dict(self._typed), self._images)
+        tensors: dict[str, NDArray[np.generic]] = {}
+        images: list[bytes] = []
+        for (name, spec, shape, wanted_bytes), raw in zip(self._raws, raws, strict=True):
+            if spec is None:
+                images = _as_many(split_bytes(raw, name, self._model), shape, name, self._model)
+            elif len(raw) != wanted_bytes:
+                wanted = f"{wanted_bytes} for {spec.datatype.wire} {list(shape)}"
+                raise errors.BadTensor(self._model.name, name, f"{len(raw)} raw bytes", wanted)
+            else:
+                tensors[name] = np.frombuffer(raw, spec.datatype.numpy).reshape(shape)
+        return Inputs(tensors, images)
+
+    def _take(self, tensor: InputTensor, *, is_raw: bool) -> int:
+        """Check one input, remember how to read it, and return its rows."""
+        model, name = self._model, tensor.name
+        spec = model.inputs[name]
+        shape = tuple(tensor.shape)
+        takes_images = model.image is not None and model.image.input == name
+        is_image = tensor.datatype == "BYTES" and takes_images
+        if not is_image and tensor.datatype != spec.datatype.wire:
+            encoded = ", or BYTES with encoded images" if takes_images else ""
+            raise errors.BadTensor(model.name, name, f"datatype {tensor.datatype!r}", spec.datatype.wire + encoded)
+        _check_shape(name, shape, spec, model, is_image)
+        if is_raw:
+            wanted_bytes = math.prod(shape) * spec.datatype.numpy.itemsize
+            self._raws.append(_Raw(name, None if is_image else spec, shape, wanted_bytes))
+        elif is_image:
+            files: list[bytes] = list(_typed(tensor, "BYTES", model))
+            self._images = _as_many(files, shape, name, model)
+        else:
+            self._typed[name] = _from_contents(tensor, shape, spec, model)
+        return shape[0] if model.is_batched else 1
+
+
+class _Raw(NamedTuple):
+    """How to read the raw contents of an input."""
+
+    name: str
+    spec: datatypes.TensorSpec | None
+    """None: it holds encoded images."""
+    shape: tuple[int, ...]
+    bytes: int
 
 
 def _check_names(request: inference_pb2.ModelInferRequest, model: description.Description) -> None:
@@ -86,29 +140,6 @@ def _check_names(request: inference_pb2.ModelInferRequest, model: description.De
     missing = [name for name in model.inputs if name not in names]
     if missing:
         raise errors.BadRequest(f"model {model.name!r} needs {', '.join(missing)} too; the request has no such input")
-
-
-def _read_input(
-    tensor: inference_pb2.ModelInferRequest.InferInputTensor,
-    raw: bytes | None,
-    model: description.Description,
-    inputs: Inputs,
-) -> int:
-    """Read one input into `inputs` and return its rows."""
-    spec = model.inputs[tensor.name]
-    shape = tuple(tensor.shape)
-    is_image = tensor.datatype == "BYTES" and model.image is not None and model.image.input == tensor.name
-    if not is_image and tensor.datatype != spec.datatype.wire:
-        encoded = ", or BYTES with encoded images" if model.image and model.image.input == tensor.name else ""
-        raise errors.BadTensor(model.name, tensor.name, f"datatype {tensor.datatype!r}", spec.datatype.wire + encoded)
-    _check_shape(tensor.name, shape, spec, model, is_image)
-    if is_image:
-        inputs.images = _image_files(tensor, raw, shape[0], model)
-    elif raw is not None:
-        inputs.tensors[tensor.name] = _from_raw(raw, shape, spec, model)
-    else:
-        inputs.tensors[tensor.name] = _from_contents(tensor, shape, spec, model)
-    return shape[0] if model.is_batched else 1
 
 
 def _check_shape(
@@ -131,23 +162,8 @@ def _check_shape(
         raise errors.BadTensor(model.name, name, f"shape {list(shape)}", "at least one row")
 
 
-def _from_raw(
-    raw: bytes, shape: tuple[int, ...], spec: datatypes.TensorSpec, model: description.Description
-) -> NDArray[np.generic]:
-    """A view on the message's bytes, no copy."""
-    wanted_bytes = math.prod(shape) * spec.datatype.numpy.itemsize
-    if len(raw) != wanted_bytes:
-        raise errors.BadTensor(
-            model.name,
-            spec.name,
-            f"{len(raw)} raw bytes",
-            f"{wanted_bytes} for {spec.datatype.wire} {list(shape)}",
-        )
-    return np.frombuffer(raw, spec.datatype.numpy).reshape(shape)
-
-
 def _from_contents(
-    tensor: inference_pb2.ModelInferRequest.InferInputTensor,
+    tensor: InputTensor,
     shape: tuple[int, ...],
     spec: datatypes.TensorSpec,
     model: description.Description,
@@ -163,9 +179,7 @@ def _from_contents(
         ) from error
 
 
-def _typed(
-    tensor: inference_pb2.ModelInferRequest.InferInputTensor, datatype: str, model: description.Description
-) -> Sequence[object]:
+def _typed(tensor: InputTensor, datatype: str, model: description.Description) -> Sequence[Any]:
     field = _CONTENTS_FIELD.get(datatype)
     if field is None or not tensor.HasField("contents"):
         raise errors.BadTensor(
@@ -174,28 +188,20 @@ def _typed(
             "no data",
             f"raw_input_contents{f' or contents.{field}' if field else ''}",
         )
-    values: Sequence[object] = getattr(tensor.contents, field)
+    values: Sequence[Any] = getattr(tensor.contents, field)
     return values
 
 
-def _image_files(
-    tensor: inference_pb2.ModelInferRequest.InferInputTensor,
-    raw: bytes | None,
-    count: int,
-    model: description.Description,
-) -> list[bytes]:
-    files = split_bytes(raw, tensor.name, model) if raw is not None else list(_typed(tensor, "BYTES", model))
-    if len(files) != count:
+def _as_many(files: list[bytes], shape: tuple[int, ...], name: str, model: description.Description) -> list[bytes]:
+    """Check that there are as many encoded images as the shape says."""
+    if len(files) != shape[0]:
         raise errors.BadTensor(
-            model.name,
-            tensor.name,
-            f"{len(files)} encoded images",
-            f"{count}, as the shape {list(tensor.shape)} says",
+            model.name, name, f"{len(files)} encoded images", f"{shape[0]}, as the shape {list(shape)} says"
         )
-    return files  # type: ignore[return-value]  # bytes_contents holds bytes
+    return files
 
 
-def split_bytes(raw: bytes, name: str, model: description.Description) -> list[bytes]:
+def split_bytes(raw: memoryview, name: str, model: description.Description) -> list[bytes]:
     """Split the raw form of BYTES: each element behind its length, 4 bytes little-endian.
 
     Raises:
@@ -213,7 +219,7 @@ def split_bytes(raw: bytes, name: str, model: description.Description) -> list[b
                 f"BYTES whose element {len(elements)} ends at byte {stop} of {end}",
                 "each element behind its length as 4 bytes, little-endian",
             )
-        elements.append(raw[start:stop])
+        elements.append(bytes(raw[start:stop]))
         position = stop
     return elements
 

@@ -332,7 +332,7 @@ async def test_closing_waits_for_images_that_are_still_decoded() -> None:
         closing = asyncio.create_task(bench.batcher.aclose())
         await settle()
         assert not closing.done()
-        answering = asyncio.create_task(admitted.submit({"x": np.array([4])}, frozenset({"y"})))
+        answering = asyncio.ensure_future(admitted.submit({"x": np.array([4])}, frozenset({"y"})))
         await bench.end_all()
         assert (await answering).outputs["y"] == [8]
     await closing

@@ -49,7 +49,7 @@ def test_what_comes_after_a_start_within_the_horizon_is_expected_again() -> None
     for number in range(100):
         one_period(devices, float(number), coming=5)
         devices.count_arrivals(number + 1.0, horizon_s=2.0, is_idle=False)
-    assert devices.coming == pytest.approx(10.0)
+    assert devices.coming(100.0, 1000.0) == pytest.approx(10.0)
 
 
 def test_what_comes_once_the_device_was_idle_is_not_counted() -> None:
@@ -58,4 +58,15 @@ def test_what_comes_once_the_device_was_idle_is_not_counted() -> None:
         one_period(devices, number * 10.0, coming=1)
         devices.count_arrivals(number * 10.0 + 1.0, horizon_s=100.0, is_idle=True)
         devices.arrived += 50
-    assert devices.coming == pytest.approx(1.0)
+    assert devices.coming(1000.0, 100.0) == pytest.approx(1.0)
+
+
+def test_a_busy_spell_is_expected_to_last_as_long_again() -> None:
+    devices = under_way.UnderWay(1)
+    for number in range(100):
+        one_period(devices, float(number), coming=5)
+        devices.count_arrivals(number + 1.0, horizon_s=2.0, is_idle=False)
+    assert devices.coming(100.0, 2.0) == pytest.approx(10.0 * 100 / 2)
+    devices.count_arrivals(101.0, horizon_s=2.0, is_idle=True)  # over
+    devices.start(run(150.0))
+    assert devices.coming(151.0, 2.0) < 20

@@ -1,0 +1,143 @@
+"""A ModelInferRequest as a header, which is parsed once, and raw contents, which are not copied.
+
+Path: bytes from gRPC → **messages** → inference.
+
+A client sends the same header again and again: model, inputs, outputs, parameters; only id and pixels
+differ. So the bytes of a header are looked up among those seen before, with all that was found out
+about them, and the raw contents stay where gRPC put them. The fields are told apart by their tags
+(https://protobuf.dev/programming-guides/encoding): all of them are length-delimited. What looks
+otherwise is left to protobuf, which is the judge of what a message is.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import message as protobuf_message
+
+from protos import inference_pb2
+from service import errors
+
+_ID, _RAW_INPUT_CONTENTS = 0x1A, 0x3A
+_NOT_IN_HEADER = frozenset({_ID, _RAW_INPUT_CONTENTS})
+_TAGS = frozenset(range(0x0A, 0x3A + 1, 8))
+"""Of the fields 1 to 7, length-delimited."""
+_HEADERS_MAX, _HEADER_BYTES_MAX = 256, 2048
+"""So many headers are remembered, and none that is larger: those hold typed contents, never twice the same."""
+
+
+class Header:
+    """Everything in a request but its id and its raw contents.
+
+    Mutable state: `known`, what its first request has found out; touched only on the event loop.
+    """
+
+    __slots__ = ("known", "message", "model", "raws", "version")
+
+    def __init__(self, message: inference_pb2.ModelInferRequest, raws: int) -> None:
+        self.message = message
+        self.model: str = message.model_name
+        self.version: str = message.model_version
+        self.raws = raws
+        """How many raw contents came with it."""
+        self.known: Any = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One request: its header, its id, and the bytes of its raw contents."""
+
+    header: Header
+    id: str
+    raws: Sequence[memoryview]
+
+
+Message = Request | errors.FoveaError
+"""A request, or what is wrong with the bytes that should have been one."""
+
+
+class Parser:
+    """Parses request messages up to a size in bytes. Never raises: gRPC would answer for us.
+
+    Mutable state: the headers seen; touched only on the event loop.
+    """
+
+    def __init__(self, message_bytes_max: int) -> None:
+        self._message_bytes_max = message_bytes_max
+        self._headers: dict[tuple[bytes, int], Header] = {}
+
+    def __call__(self, message: bytes) -> Message:
+        """Return the request, or the error to answer with."""
+        if len(message) > self._message_bytes_max:
+            return errors.MessageTooLarge(len(message), self._message_bytes_max)
+        try:
+            header, request_id, raws = split(message)
+            return Request(self._header(header, len(raws)), request_id, raws)
+        except (ValueError, IndexError, protobuf_message.DecodeError):
+            return _whole(message)
+
+    def _header(self, raw: bytes, raws: int) -> Header:
+        header = self._headers.get((raw, raws))
+        if header is None:
+            header = Header(inference_pb2.ModelInferRequest.FromString(raw), raws)
+            if len(raw) <= _HEADER_BYTES_MAX:
+                if len(self._headers) >= _HEADERS_MAX:
+                    self._headers.clear()
+                self._headers[raw, raws] = header
+        return header
+
+
+def split(message: bytes) -> tuple[bytes, str, list[memoryview]]:
+    """Return a message without id and raw contents, its id, and views on its raw contents.
+
+    Raises:
+        ValueError, IndexError: it is not made of the fields that a request has.
+    """
+    whole = memoryview(message)
+    end, position, header_from = len(message), 0, 0
+    header: list[bytes] = []
+    request_id = b""
+    raws: list[memoryview] = []
+    while position < end:
+        begins, tag, size = position, message[position], message[position + 1]
+        position += 2
+        if size >= 0x80:
+            size, position = _varint(message, position - 1)
+        ends = position + size
+        if ends > end or tag not in _TAGS:
+            raise ValueError(f"field {tag} of {size} bytes at {begins} of {end}")
+        if tag in _NOT_IN_HEADER:
+            if header_from < begins:
+                header.append(message[header_from:begins])
+            header_from = ends
+            if tag == _ID:
+                request_id = message[position:ends]
+            else:
+                raws.append(whole[position:ends])
+        position = ends
+    if header_from < end:
+        header.append(message[header_from:])
+    return b"".join(header), request_id.decode(), raws
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, least first; return it and where it ends."""
+    number = shift = 0
+    while (byte := message[position]) >= 0x80:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        position += 1
+    return number | byte << shift, position + 1
+
+
+def _whole(message: bytes) -> Message:
+    """As protobuf sees it."""
+    try:
+        parsed = inference_pb2.ModelInferRequest.FromString(message)
+    except protobuf_message.DecodeError:
+        return errors.BadRequest(
+            f"{len(message)} bytes that are no inference.ModelInferRequest; "
+            "send that message, as protos/inference.proto has it"
+        )
+    raws = [memoryview(raw) for raw in parsed.raw_input_contents]
+    return Request(Header(parsed, len(raws)), parsed.id, raws)
