@@ -12,6 +12,8 @@ from service.batching import place
 
 _MEMORY_STARTS = 16
 """Starts of runs that the expectation of arrivals is the mean of, nearly."""
+_LASTS_ON = 2.0
+"""A busy spell is expected to go on for so many times as long as it has lasted."""
 _COMING_FIRST = 64.0
 """Until something is known, many are expected: then the device does what is cheapest for it."""
 
@@ -75,10 +77,10 @@ class UnderWay:
         """Samples that will be waiting before a device is idle.
 
         In the mean, so many came after a run was started, within the horizon and before a device was
-        idle. A busy spell that has lasted for longer will go on as long as it has lasted, one may guess.
+        idle. A busy spell that has lasted for long will go on for long, one may guess.
         """
-        lasted_s = now_s - self._busy_since_s
-        return self._coming * max(1.0, lasted_s / horizon_s if horizon_s > 0 else 1.0)
+        lasts_s = _LASTS_ON * (now_s - self._busy_since_s)
+        return self._coming * max(1.0, lasts_s / horizon_s if horizon_s > 0 else 1.0)
 
     def count_arrivals(self, now_s: float, horizon_s: float, *, is_idle: bool) -> None:
         """Learn from the starts that are `horizon_s` ago, or from all if nobody waits for a device any more."""

@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 HERE_S = 1e-4
 """A run on the CPU that is no longer than this is made on the event loop: handing it to another thread
 and back costs more than the loop loses by waiting."""
-TURN_S = 3e-5
-"""What the event loop spends on such a batch besides its run: a task, its turn, the answers. A run on a
-thread has this in its measured time; without it, splitting small batches would look free."""
 _WARM_RUNS = {providers.CPU: 1, providers.CUDA: 3}
 """Runs of a size before it is timed. On CUDA the first one searches algorithms, and a graph is captured."""
 
@@ -263,7 +260,7 @@ class Instances:
         before, self.rows_here = self.rows_here, rows
         run_s = rehearsal.seconds(run, 1)
         if run_s <= HERE_S:
-            return run_s + TURN_S
+            return run_s
         self.rows_here = before
         return 0.0
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 from protos import model_config_pb2
-from service.runtime import rehearsal
+from service.runtime import rehearsal, trial
 
 Config = model_config_pb2.ModelConfig
 
@@ -32,11 +32,11 @@ def edited(start: Candidate, name: str, edit: Edit) -> Candidate:
 
 
 def layouts(cores: int) -> list[tuple[str, Edit]]:
-    """Instances x threads that use all cores of the CPU: powers of two instances."""
-    counts = [1]
-    while counts[-1] * 2 <= cores:
-        counts.append(counts[-1] * 2)
-    return [(f"{count} x {cores // count} threads", _layout(count, cores // count)) for count in counts]
+    """Instances x threads for the CPU: those that loading a model tries too."""
+    return [
+        (f"{one.instances} x {one.threads} threads", _layout(one.instances, one.threads))
+        for one in sorted(trial.candidates(cores), key=lambda one: one.instances)
+    ]
 
 
 def cuda_options() -> list[list[tuple[str, Edit]]]:

@@ -30,8 +30,9 @@ def repository(exported: Exported, tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "models"
 
 
-def test_layouts_use_all_cores_in_powers_of_two() -> None:
-    assert [name for name, _ in candidates.layouts(6)] == ["1 x 6 threads", "2 x 3 threads", "4 x 1 threads"]
+def test_layouts_use_all_cores_from_one_instance_to_one_thread_each() -> None:
+    names = [name for name, _ in candidates.layouts(6)]
+    assert names == ["1 x 6 threads", "2 x 3 threads", "4 x 1 threads", "6 x 1 threads"]
 
 
 def test_an_edit_changes_its_field_and_keeps_the_rest_and_the_start() -> None:
