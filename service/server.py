@@ -14,7 +14,7 @@ from service.batching import clock
 from service.images import decode, pool
 from service.models import lifecycle, repository
 from service.runtime import cores, providers, session
-from service.wire import describe, http, inference
+from service.wire import describe, http, passage
 from service.wire import server as grpc_server
 
 log = logging.getLogger(__name__)
@@ -39,16 +39,9 @@ class Server:
         self._decoders = pool.DecodePool(
             chosen.decode_threads or cores.available(), limits, decode.Mode(chosen.decode_mode)
         )
-        self._inference = inference.Inference(
-            self._engine,
-            self._decoders,
-            self._metrics,
-            stream_messages_max=chosen.stream_messages_max,
-        )
+        self._way = passage.Passage(self._engine, self._decoders, self._metrics)
         with cores.threads_give_way():
-            self._grpc = grpc_server.GrpcPort(
-                self._inference, describe.Describe(self._engine), chosen.message_bytes_max
-            )
+            self._grpc = grpc_server.GrpcPort(self._way, describe.Describe(self._engine), _limits(chosen))
         self._http = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
 
     async def start(self) -> None:
@@ -77,7 +70,7 @@ class Server:
         log.info("draining: not ready; taking work for %g s more", chosen.drain_delay_s)
         await asyncio.sleep(chosen.drain_delay_s)
         self._engine.state = engine.State.DRAINING
-        await self._inference.drain(chosen.drain_grace_s)
+        await self._way.drain(chosen.drain_grace_s)
         await asyncio.sleep(LAST_WORDS_S)
         await self._grpc.close(LAST_WORDS_S)
         await self._engine.aclose()
@@ -114,6 +107,10 @@ class Server:
             self._report,
         )
         return await _load_all(loader, repository.scan(chosen.repository))
+
+
+def _limits(chosen: settings.Settings) -> grpc_server.Limits:
+    return grpc_server.Limits(chosen.message_bytes_max, chosen.stream_messages_max)
 
 
 async def _load_all(loader: lifecycle.Loader, folders: Sequence[repository.ModelFolder]) -> list[lifecycle.ServedModel]:

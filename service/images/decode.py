@@ -32,6 +32,8 @@ from service import errors
 from service.images import fitting, formats, headers
 
 Limits = formats.Limits
+Pixels = formats.Pixels
+Source = formats.Source
 
 SCALED_MARGIN = 2
 """How many times larger than the resized image a JPEG is still decoded in FAST mode.
@@ -53,6 +55,7 @@ _CODECS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
 }
+_PIXELS = {headers.GRAY: "L", headers.RGB: "RGB"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -126,7 +129,7 @@ def image_spec(message: manifest_pb2.ImageSpec) -> ImageSpec:
     )
 
 
-def row_shape(files: Sequence[bytes], spec: ImageSpec, limits: Limits) -> tuple[int, int, int]:
+def row_shape(files: Sequence[Source], spec: ImageSpec, limits: Limits) -> tuple[int, int, int]:
     """Return the shape of the rows that the images of one request become: (height, width, channels).
 
     Where images keep their size, it is read from their headers.
@@ -149,13 +152,13 @@ def row_shape(files: Sequence[bytes], spec: ImageSpec, limits: Limits) -> tuple[
 
 
 def decode_into(
-    row_hwc: NDArray[np.uint8], file: bytes, index: int, spec: ImageSpec, limits: Limits, mode: Mode = Mode.EXACT
+    row_hwc: NDArray[np.uint8], file: Source, index: int, spec: ImageSpec, limits: Limits, mode: Mode = Mode.EXACT
 ) -> None:
     """Decode, convert, turn, resize and crop `file` into `row_hwc`, uint8 of the shape that `row_shape` gave.
 
     Args:
         row_hwc: written whole.
-        file: the encoded image.
+        file: the encoded image, or pixels.
         index: its place in the request, for the error.
         spec: size and colour of the row.
         limits: of bytes, pixels and aspect.
@@ -184,6 +187,9 @@ def decode_into(
 
 def _decoded(header: headers.Header, spec: ImageSpec, fitted: fitting.Fit | None, mode: Mode) -> _Decoded:
     """Return the pixels as stored, in the spec's colours, and by which divisor they are smaller than stored."""
+    if header.format in _PIXELS:
+        whole = Image.frombytes(_PIXELS[header.format], (header.width, header.height), header.file)
+        return _convert(whole, spec.mode), 1.0
     image = _CODECS[header.format](io.BytesIO(header.file))
     if image.size != (header.width, header.height):
         raise ValueError(f"it says {header.width}x{header.height} pixels and then {image.width}x{image.height}")

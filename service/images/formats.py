@@ -58,17 +58,36 @@ class Limits:
     image_aspect_max: float = 100.0
 
 
-def read(file: bytes, index: int, limits: Limits) -> headers.Header:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pixels:
+    """An image that is decoded already: `data` is (height, width, channels) uint8, 1 channel grey, 3 RGB."""
+
+    width: int
+    height: int
+    channels: int
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+Source = bytes | Pixels
+"""An encoded image, or pixels."""
+
+
+def read(file: Source, index: int, limits: Limits) -> headers.Header:
     """Return the header of an encoded image that keeps the limits.
 
     Args:
-        file: the encoded image.
+        file: the encoded image, or pixels.
         index: its place in the request, for the error.
         limits: of bytes, pixels and aspect.
 
     Raises:
         BadImage: another format, no size in it, or over a limit.
     """
+    if isinstance(file, Pixels):
+        return _of_pixels(file, index, limits)
     _check_bytes(file, index, limits)
     name = _format(file)
     if name not in _READERS:
@@ -80,6 +99,21 @@ def read(file: bytes, index: int, limits: Limits) -> headers.Header:
         raise damaged(index, name, str(reason)) from error
     _check_size(header, index, limits)
     _check_scans(header, index, limits)
+    return header
+
+
+def _of_pixels(pixels: Pixels, index: int, limits: Limits) -> headers.Header:
+    wanted_bytes = pixels.width * pixels.height * pixels.channels
+    if pixels.channels not in {1, 3} or not wanted_bytes or len(pixels.data) != wanted_bytes:
+        raise errors.BadImage(
+            index,
+            f"{len(pixels.data)} bytes for {pixels.height} x {pixels.width} pixels of {pixels.channels} channels",
+            "send height * width * channels bytes, at least one pixel, of 1 channel (grey) or 3 (RGB)",
+        )
+    header = headers.Header(
+        headers.GRAY if pixels.channels == 1 else headers.RGB, pixels.width, pixels.height, pixels.data
+    )
+    _check_size(header, index, limits)
     return header
 
 

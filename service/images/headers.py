@@ -18,6 +18,9 @@ PARTS_MAX = 16_384
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
+GRAY, RGB = "grey pixels", "RGB pixels"
+"""Formats of what is no file."""
+
 _PNG_KEPT = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND"))
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _JPEG_MARKER_IN_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # neither a stuffed byte nor a restart

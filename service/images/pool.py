@@ -47,7 +47,7 @@ class _Job:
     Mutable state: `left`, touched only on the event loop; `done` is set there, and threads look at it.
     """
 
-    files: Sequence[bytes]
+    files: Sequence[decode.Source]
     spec: decode.ImageSpec
     rows_nhwc: NDArray[np.uint8]
     done: asyncio.Future[None]
@@ -81,11 +81,11 @@ class DecodePool:
         self._unfinished = 0
         self._mean_s = 0.0
 
-    async def decode(self, files: Sequence[bytes], spec: decode.ImageSpec) -> Decoded:
+    async def decode(self, files: Sequence[decode.Source], spec: decode.ImageSpec) -> Decoded:
         """Decode the images of one request.
 
         Args:
-            files: N encoded images.
+            files: N images, encoded or pixels.
             spec: what a row looks like.
 
         Returns:

@@ -1,11 +1,8 @@
 """ModelInfer and ModelStreamInfer: a request's way through the server, timed stage by stage.
 
-Path: client → messages → **inference** → tensors → images → engine → replies → client.
+Path: client → messages → **inference** → tensors → passage → replies → client.
 """
 
-import asyncio
-import contextlib
-import logging
 import math
 import time
 from collections.abc import AsyncIterator
@@ -15,12 +12,9 @@ import grpc
 import grpc.aio
 
 from protos import inference_pb2
-from service import engine, errors, metrics
-from service.images import pool
+from service import engine, errors
 from service.models import description
-from service.wire import messages, parameters, replies, status, stream, tensors
-
-log = logging.getLogger(__name__)
+from service.wire import failures, messages, parameters, passage, replies, status, stream, tensors
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,79 +29,26 @@ class Known(NamedTuple):
 
 
 class Inference:
-    """The two inference calls.
+    """The two inference calls. Holds nothing of its own."""
 
-    Mutable state: `_open`, the accepted calls and open streams, and whether it drains; touched only
-    on the event loop.
-    """
-
-    def __init__(
-        self,
-        served: engine.Engine,
-        decoders: pool.DecodePool,
-        numbers: metrics.Metrics,
-        *,
-        stream_messages_max: int,
-    ) -> None:
-        self._engine = served
-        self._decoders = decoders
-        self._metrics = numbers
+    def __init__(self, way: passage.Passage, *, stream_messages_max: int) -> None:
+        self._way = way
         self._stream_messages_max = stream_messages_max
-        self._draining = asyncio.Event()
-        self._open = 0
-        self._none_open = asyncio.Event()
-        self._none_open.set()
 
     async def infer(self, request: messages.Message, context: Context) -> bytes:
         """Answer one request with a serialized ModelInferResponse; any error becomes the call's status."""
         try:
-            self._enter()
+            self._way.enter()
             try:
                 return await self._answer(request, stream.caller(context), context.time_remaining(), in_stream=False)
             finally:
-                self._leave()
+                self._way.leave()
         except Exception as error:  # all of them: this is the edge
-            return _failed(context, error)
+            return failures.of_call(context, error)
 
     async def stream(self, requests: AsyncIterator[messages.Message], context: Context) -> None:
-        """Answer many requests, each when it is finished; an error is an answer, the stream goes on.
-
-        At most `stream_messages_max` are unanswered; reading stops there. On drain, what has been
-        read is answered, then the stream ends UNAVAILABLE.
-        """
-        try:
-            self._enter()
-            try:
-                opened = stream.Stream(self.answer_in_stream, context, self._stream_messages_max)
-                if not await opened.run(requests, self._draining):
-                    raise errors.NotServing(engine.State.DRAINING.value)
-            finally:
-                self._leave()
-        except errors.NotServing as error:
-            await context.abort(*status.explain(error))
-
-    async def drain(self, grace_s: float) -> None:
-        """Read no more from streams; return when everything accepted is answered, or time is up."""
-        self._draining.set()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._none_open.wait(), grace_s)
-        if self._open:
-            log.warning("%d calls and streams are still open after %g s of grace and are cut off", self._open, grace_s)
-
-    def _enter(self) -> None:
-        """Count a call or a stream as open, unless the server is starting or draining."""
-        try:
-            self._engine.require_serving()
-        except errors.NotServing as error:
-            self._metrics.unknown[status.code(error).name] += 1
-            raise
-        self._open += 1
-        self._none_open.clear()
-
-    def _leave(self) -> None:
-        self._open -= 1
-        if not self._open:
-            self._none_open.set()
+        """Answer many requests, each when it is finished; see stream.serve."""
+        await stream.serve(self._way, self.answer_in_stream, requests, context, self._stream_messages_max)
 
     async def answer_in_stream(self, request: messages.Message, caller: str) -> bytes:
         """Return the stream's answer to a message, a serialized ModelStreamInferResponse, whatever happens."""
@@ -126,52 +67,24 @@ class Inference:
             if isinstance(request, errors.FoveaError):
                 raise request
             header = request.header
-            model = self._engine.model(header.model, header.version)
+            model = self._way.model(header.model, header.version)
             known: Known = header.known
             if known is None or known.model is not model:
                 known = header.known = _check(header, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
             asked = engine.Caller(caller, known.parameters.priority, deadline_s, known.parameters.timeout_s)
-            return await self._run(request, known, asked, started_s, in_stream=in_stream)
-        except errors.FoveaError as error:
-            self._count_failure(model, status.code(error).name, started_s)
+            samples = known.layout.samples
+            rows, images = known.layout.read(request.raws)
+            passed = await self._way.through(model, asked, samples, rows, images, known.replies.names)
+            ran_s = time.perf_counter()
+            make = known.replies.in_stream if in_stream else known.replies.response
+            reply = make(request.id, passed.outputs)
+        except BaseException as error:  # cancellation too
+            self._way.failed(model, error, started_s)
             raise
-        except asyncio.CancelledError:
-            self._count_failure(model, grpc.StatusCode.CANCELLED.name, started_s)
-            raise
-        except Exception:
-            self._count_failure(model, grpc.StatusCode.INTERNAL.name, started_s)
-            raise
-
-    async def _run(
-        self, request: messages.Request, known: Known, asked: engine.Caller, started_s: float, *, in_stream: bool
-    ) -> bytes:
-        model, samples = known.model, known.layout.samples
-        rows, images = known.layout.read(request.raws)
-        decode_s = 0.0
-        waits_s = self._decoders.decode_s_estimate(len(images)) if images else 0.0
-        with self._engine.admit(model, samples, asked, decode_s=waits_s) as place:
-            if images:
-                assert model.image is not None, "a layout has images only for an image model"
-                decoded = await self._decoders.decode(images, model.image)
-                rows[model.image.input] = decoded.rows_nhwc
-                decode_s = decoded.decode_s
-            answer = await place.submit(rows, known.replies.names)
-        replied_s = time.perf_counter()
-        make = known.replies.in_stream if in_stream else known.replies.response
-        reply = make(request.id, answer.outputs)
         ended_s = time.perf_counter()
-        stages = metrics.Stages(
-            decode_s, answer.queue_s, answer.gather_s, answer.run_s, ended_s - replied_s, ended_s - started_s
-        )
-        self._engine.numbers(model).succeeded(samples, stages, had_images=bool(images))
+        self._way.succeeded(model, samples, passed, ended_s - ran_s, ended_s - started_s)
         return reply
-
-    def _count_failure(self, model: description.Description | None, code: str, started_s: float) -> None:
-        if model is None:
-            self._metrics.unknown[code] += 1
-        else:
-            self._engine.numbers(model).failed(code, time.perf_counter() - started_s)
 
 
 def _check(header: messages.Header, model: description.Description) -> Known:
@@ -179,16 +92,6 @@ def _check(header: messages.Header, model: description.Description) -> Known:
     said = parameters.read(header.message)
     layout = tensors.Layout(header.message, header.raws, model)
     return Known(model, layout, replies.Replies(model, replies.requested(header.message, model)), said)
-
-
-def _failed(context: Context, error: Exception) -> bytes:
-    """Make an error the call's status. Not by `abort`, which raises: a refusal should cost no more than an answer."""
-    code, sentence = status.explain(error)
-    context.set_code(code)
-    context.set_details(sentence)
-    if isinstance(error, errors.Refused):
-        context.set_trailing_metadata(((status.PUSHBACK, str(status.pushback_ms(error))),))
-    return b""
 
 
 def _failed_in_stream(request: messages.Message, error: Exception) -> bytes:
@@ -199,5 +102,4 @@ def _failed_in_stream(request: messages.Message, error: Exception) -> bytes:
     reply.infer_response.parameters[status.CODE].string_param = code.name
     if isinstance(error, errors.Refused):
         reply.infer_response.parameters[status.PUSHBACK].int64_param = status.pushback_ms(error)
-    serialized: bytes = reply.SerializeToString()
-    return serialized
+    return failures.serialized(reply)

@@ -3,6 +3,7 @@
 Path: network → **server** → inference, describe.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from protos import inference_pb2, pool
 from service import errors
-from service.wire import describe, inference, messages
+from service.wire import describe, image_service, inference, messages, passage
 
 SERVICE = "inference.GRPCInferenceService"
 LIVENESS = "liveness"
@@ -23,14 +24,26 @@ LIVENESS = "liveness"
 _TRANSPORT_FACTOR = 2
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """How large one message is, and how many of one stream are unanswered, at most."""
+
+    message_bytes_max: int
+    stream_messages_max: int
+
+
 class GrpcPort:
     """The gRPC server. `start` listens, `set_ready` tells health, `close` drains."""
 
-    def __init__(self, calls: inference.Inference, described: describe.Describe, message_bytes_max: int) -> None:
-        self._server = grpc.aio.server(options=_options(message_bytes_max))
+    def __init__(self, way: passage.Passage, described: describe.Describe, limits: Limits) -> None:
+        self._server = grpc.aio.server(options=_options(limits.message_bytes_max))
         self._health = health.aio.HealthServicer()
-        parser = messages.Parser(message_bytes_max)
-        self._server.add_generic_rpc_handlers((_handlers(calls, described, parser),))
+        calls = inference.Inference(way, stream_messages_max=limits.stream_messages_max)
+        parser = messages.Parser(limits.message_bytes_max)
+        pictures = image_service.ImageService(
+            way, message_bytes_max=limits.message_bytes_max, stream_messages_max=limits.stream_messages_max
+        )
+        self._server.add_generic_rpc_handlers((_handlers(calls, described, parser), pictures.handlers()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_reflected_names(), self._server, pool=_reflection_pool())
 
@@ -100,6 +113,7 @@ def _serialize(message: Any) -> bytes:
 def _reflected_names() -> tuple[str, ...]:
     return (
         SERVICE,
+        image_service.SERVICE,
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
         reflection.SERVICE_NAME,
     )

@@ -22,6 +22,10 @@ CODES: dict[type[errors.FoveaError], grpc.StatusCode] = {
     errors.Refused: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.NotServing: grpc.StatusCode.UNAVAILABLE,
+    errors.WasReplaced: grpc.StatusCode.UNAVAILABLE,
+    errors.ControlOff: grpc.StatusCode.UNAVAILABLE,
+    errors.ControlDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.RunFailed: grpc.StatusCode.INTERNAL,
 }
 

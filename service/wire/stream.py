@@ -1,6 +1,6 @@
-"""One ModelStreamInfer stream: reads, answers each message when it is finished, writes with one writer.
+"""One stream of requests: reads, answers each message when it is finished, writes with one writer.
 
-Path: inference → **stream** → inference, message by message.
+Path: inference, image_service → **stream** → back to them, message by message.
 """
 
 import asyncio
@@ -11,11 +11,31 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from service.wire import messages
+from service import engine, errors
+from service.wire import passage, status
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Answer = Callable[[messages.Message, str], Awaitable[bytes]]
-"""Answers a message of a caller, whatever happens, with a serialized ModelStreamInferResponse."""
+Answer = Callable[[Any, str], Awaitable[bytes]]
+"""Answers a message of a caller, whatever happens, with a serialized message."""
+
+
+async def serve(
+    way: passage.Passage, answer: Answer, requests: AsyncIterator[Any], context: Context, messages_max: int
+) -> None:
+    """Answer a stream's messages, each when it is finished; an error is an answer, the stream goes on.
+
+    At most `messages_max` are unanswered; reading stops there. On drain, what has been read is
+    answered, then the stream ends UNAVAILABLE.
+    """
+    try:
+        way.enter()
+        try:
+            if not await Stream(answer, context, messages_max).run(requests, way.draining):
+                raise errors.NotServing(engine.State.DRAINING.value)
+        finally:
+            way.leave()
+    except errors.NotServing as error:
+        await context.abort(*status.explain(error))
 
 
 class Stream:
@@ -39,7 +59,7 @@ class Stream:
         self._is_over = False
         self._answering: set[asyncio.Task[None]] = set()
 
-    async def run(self, requests: AsyncIterator[messages.Message], draining: asyncio.Event) -> bool:
+    async def run(self, requests: AsyncIterator[Any], draining: asyncio.Event) -> bool:
         """Serve until the client has finished (True) or the server drains (False); all read is answered."""
         writer = asyncio.create_task(self._write())
         drain = asyncio.create_task(draining.wait())
@@ -56,7 +76,7 @@ class Stream:
 
     async def _read(
         self,
-        requests: AsyncIterator[messages.Message],
+        requests: AsyncIterator[Any],
         drain: asyncio.Task[bool],
         writer: asyncio.Task[None],
     ) -> bool:
@@ -71,7 +91,7 @@ class Stream:
             writer.result()
         return False
 
-    async def _read_all(self, requests: AsyncIterator[messages.Message]) -> None:
+    async def _read_all(self, requests: AsyncIterator[Any]) -> None:
         loop = asyncio.get_running_loop()
         async for request in requests:
             self._unwritten += 1
@@ -82,7 +102,7 @@ class Stream:
                 self._has_room.clear()
                 await self._has_room.wait()
 
-    async def _answer(self, request: messages.Message) -> None:
+    async def _answer(self, request: Any) -> None:
         self._finished.append(await self._answer_message(request, self._caller))
         self._has_news.set()
 

@@ -1,0 +1,155 @@
+"""What the outputs of a run say to people: best classes, feature maps, filter responses.
+
+Path: image_service → **verdicts** → messages of protos/images.proto.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import images_pb2
+from service import errors
+from service.images import sheets
+from service.models import description
+from service.wire import passage
+
+TOP_K = 5
+PROBABILITIES, LOGITS, FEATURES = "probabilities", "logits", "features:"
+"""Names of outputs, as the export gives them; the last is a prefix of stages' names."""
+
+
+class _Scores(NamedTuple):
+    """Where a model's class scores are, and what they are."""
+
+    output: str
+    kind: "images_pb2.ScoreKind"
+
+
+def of_scores(request: images_pb2.ClassifyRequest, model: description.Description) -> frozenset[str]:
+    """Return the output with class scores.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    return frozenset({_scores(model).output})
+
+
+async def classify(
+    request: images_pb2.ClassifyRequest, model: description.Description, passed: passage.Passed
+) -> images_pb2.ClassifyResponse:
+    """Return the best classes, best first."""
+    found = _scores(model)
+    scores = passed.outputs[found.output].reshape(-1).astype(np.float32)
+    if found.output == LOGITS:
+        scores = _softmax(scores)
+    labels = model.labels.get(found.output) or next(iter(model.labels.values()), [])
+    response = images_pb2.ClassifyResponse(score_kind=found.kind)
+    for index in np.argsort(-scores, kind="stable")[: request.top_k or TOP_K].tolist():
+        label = labels[index] if index < len(labels) else str(index)
+        response.classes.add(label=label, index=index, score=float(scores[index]))
+    return response
+
+
+def of_layers(request: images_pb2.FeaturesRequest, model: description.Description) -> frozenset[str]:
+    """Return the outputs of the layers that are asked for.
+
+    Raises:
+        BadRequest: a layer that the model does not give.
+    """
+    return frozenset(_outputs(model, request.layers))
+
+
+async def features(
+    request: images_pb2.FeaturesRequest, model: description.Description, passed: passage.Passed
+) -> images_pb2.FeaturesResponse:
+    """Return the feature maps, in the order asked for."""
+    maps = await _maps(_outputs(model, request.layers), passed, request.form)
+    return images_pb2.FeaturesResponse(maps=maps)
+
+
+def of_responses(request: images_pb2.FilterRequest, model: description.Description) -> frozenset[str]:
+    """Return the outputs of the filters' responses that are asked for.
+
+    Raises:
+        BadRequest: a response that the bank does not give.
+    """
+    return frozenset(_outputs(model, request.responses))
+
+
+async def filtered(
+    request: images_pb2.FilterRequest, model: description.Description, passed: passage.Passed
+) -> images_pb2.FilterResponse:
+    """Return the responses, in the order asked for."""
+    maps = await _maps(_outputs(model, request.responses), passed, request.form)
+    return images_pb2.FilterResponse(maps=maps)
+
+
+def _scores(model: description.Description) -> _Scores:
+    for name in (PROBABILITIES, LOGITS):
+        if name in model.outputs:
+            return _Scores(name, images_pb2.SCORE_KIND_PROBABILITY)
+    flat = [name for name, spec in model.outputs.items() if len(spec.shape) == 2 and spec.datatype.numpy.kind == "f"]
+    if len(flat) != 1:
+        raise errors.BadRequest(
+            f"model {model.name!r} is no classifier; its outputs are {', '.join(model.outputs)}; "
+            "ask for Features or Filter, or send its tensors to inference.GRPCInferenceService"
+        )
+    return _Scores(flat[0], images_pb2.SCORE_KIND_RAW)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In float64, shifted by the largest, so that nothing overflows."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    shares: NDArray[np.float32] = (powers / powers.sum()).astype(np.float32)
+    return shares
+
+
+def _outputs(model: description.Description, asked: Sequence[str]) -> list[str]:
+    """The outputs that are maps: those of the names asked for, with or without the export's prefix; or all."""
+    maps = [name for name, spec in model.outputs.items() if len(spec.shape) == 4 and spec.datatype.numpy.kind == "f"]
+    if not maps:
+        raise errors.BadRequest(
+            f"model {model.name!r} gives no maps, only {', '.join(model.outputs)}; "
+            "export it with them: fovea export NAME --outputs features:STAGE"
+        )
+    if not asked:
+        return maps
+    by_name = {name.removeprefix(FEATURES): name for name in maps}
+    outputs = [by_name.get(name.removeprefix(FEATURES), "") for name in asked]
+    for name, output in zip(asked, outputs, strict=True):
+        if not output:
+            raise errors.BadRequest(
+                f"model {model.name!r} gives no maps {name!r}{errors.nearest(name, by_name)}; "
+                f"it gives {', '.join(by_name)}"
+            )
+    return outputs
+
+
+async def _maps(outputs: Iterable[str], passed: passage.Passed, form: "images_pb2.Form") -> list[images_pb2.Map]:
+    """The maps of one image. A picture is drawn on another thread: it takes milliseconds."""
+    make = _pictured if form == images_pb2.FORM_PNG else _counted
+    named = [(name.removeprefix(FEATURES), passed.outputs[name][0]) for name in outputs]
+    if form == images_pb2.FORM_PNG:
+        return await asyncio.to_thread(lambda: [make(name, maps) for name, maps in named])
+    return [make(name, maps) for name, maps in named]
+
+
+def _counted(name: str, maps_chw: NDArray[np.floating]) -> images_pb2.Map:
+    described = _described(name, maps_chw)
+    described.tensor = np.ascontiguousarray(maps_chw, "<f4").tobytes()
+    return described
+
+
+def _pictured(name: str, maps_chw: NDArray[np.floating]) -> images_pb2.Map:
+    described = _described(name, maps_chw)
+    described.png = sheets.png(maps_chw)
+    return described
+
+
+def _described(name: str, maps_chw: NDArray[np.floating]) -> images_pb2.Map:
+    channels, height, width = maps_chw.shape
+    low, high = sheets.span(maps_chw)
+    return images_pb2.Map(name=name, channels=channels, height=height, width=width, low=low, high=high)
