@@ -15,11 +15,17 @@ Path: raised anywhere → **errors** → wire.status turns it into a gRPC status
     │   └── BadImage
     ├── MessageTooLarge
     ├── ModelNotFound
+    │   ├── VersionNotFound
+    │   └── NotInRepository     there is nothing to load
     ├── Refused                 come back later; says when
     │   ├── QueueFull
     │   └── TooLate             it could not be answered in time
     ├── DeadlineExceeded
     ├── NotServing              starting or draining
+    ├── WasReplaced             a model went away between two steps of a request
+    ├── ControlOff              models are loaded at start only
+    ├── ControlDenied           a caller who may not load and unload models
+    ├── NotSupported            a part of the protocol that Fovea does not have
     └── RunFailed               the model's run failed; details are in the log
 
 Messages say what was wrong, what was expected, and what to do. Facts stay as attributes.
@@ -142,6 +148,33 @@ class ModelNotFound(FoveaError):
         self.version = version
 
 
+class VersionNotFound(ModelNotFound):
+    """The model is served, this version of it is not."""
+
+    def __init__(self, model: str, version: str, served: Iterable[str]) -> None:
+        FoveaError.__init__(
+            self,
+            f"version {version!r} of model {model!r} is not served here; versions served: {', '.join(served)}; "
+            "leave the version empty for the newest",
+        )
+        self.model = model
+        self.version = version
+
+
+class NotInRepository(ModelNotFound):
+    """The repository has no such model."""
+
+    def __init__(self, model: str, repository: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        FoveaError.__init__(
+            self,
+            f"model repository {repository} has no model {model!r}{nearest(model, names)}; "
+            f"it has {', '.join(names) or 'none'}",
+        )
+        self.model = model
+        self.version = ""
+
+
 class Refused(FoveaError):
     """Work that is not taken now. `pause_s`: when to try again; None: as it is, never."""
 
@@ -196,6 +229,39 @@ class NotServing(FoveaError):
     def __init__(self, state: str) -> None:
         super().__init__(f"the server is {state}; retry, on another address if there is one")
         self.state = state
+
+
+class WasReplaced(FoveaError):
+    """The model was replaced or unloaded after the request had named it, and before it was admitted."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} was replaced or unloaded as the request came; send it again")
+        self.model = model
+
+
+class ControlOff(FoveaError):
+    """Models are neither loaded nor unloaded by calls."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server loads its models once, at start; to load and unload them by calls, start it with "
+            "--model-control-mode explicit (or poll)"
+        )
+
+
+class ControlDenied(FoveaError):
+    """A caller from another machine wants to load or unload."""
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(
+            f"loading and unloading models is for callers on the server's own machine, and this call came from {peer}; "
+            "call from there, or start the server with --allow-remote-control in a network you trust"
+        )
+        self.peer = peer
+
+
+class NotSupported(FoveaError):
+    """A part of the protocol that Fovea does not have."""
 
 
 class RunFailed(FoveaError):
