@@ -148,7 +148,7 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", log_path: pathlib.Path)
 
 async def send_both_ways(address: str, files: list[bytes]) -> tuple[Traffic, Traffic]:
     """Send all digits as concurrent unary calls, then over streams."""
-    async with client.Client(address) as connection:
+    async with client.Client(address, streams=False) as connection:
         signature = dataclasses.replace(await connection.signature(MODEL), output="logits")
         requests = [
             client.image_request(signature, [files[number % len(files)]], request_id=str(number))

@@ -11,7 +11,7 @@ VERBS = {
     "serve": ("service.cli", "serve_app", "serve a model repository over gRPC"),
     "load": ("service.load_cli", "load_app", "send a server images, as fast as it takes them or at a rate; measure"),
     "tune": ("service.tune_cli", "tune_app", "measure configurations of a model and write the best into config.pbtxt"),
-    "classify": ("service.cli", "classify_app", "send images to a server and print their labels"),
+    "classify": ("service.classify_cli", "classify_app", "send images to a server and print their labels"),
 }
 
 

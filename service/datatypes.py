@@ -1,11 +1,13 @@
 """The element types, under the three names that they have: on the wire, in NumPy, in ONNX Runtime.
 
-Types without a NumPy dtype (BF16) or a fixed size (strings) are not served yet: loading says so.
+NumPy has no bfloat16: such tensors are uint16 arrays of their bit patterns here. Strings, which the wire
+calls BYTES, are object arrays of str: ONNX Runtime takes nothing else for text.
 """
 
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Datatype:
     numpy: np.dtype[np.generic]
 
 
-ALL = tuple(
+NUMPY = tuple(
     Datatype(wire, f"TYPE_{wire}", f"tensor({ort})", np.dtype(numpy))
     for wire, ort, numpy in (
         ("BOOL", "bool", np.bool_),
@@ -35,6 +37,11 @@ ALL = tuple(
         ("FP64", "double", np.float64),
     )
 )
+"""Those that have a NumPy dtype of their own."""
+BF16 = Datatype("BF16", "TYPE_BF16", "tensor(bfloat16)", np.dtype(np.uint16))
+STRING = Datatype("BYTES", "TYPE_STRING", "tensor(string)", np.dtype(np.object_))
+
+ALL = (*NUMPY, BF16, STRING)
 BY_ORT = {datatype.ort: datatype for datatype in ALL}
 BY_WIRE = {datatype.wire: datatype for datatype in ALL}
 UINT8 = BY_WIRE["UINT8"]
@@ -47,3 +54,24 @@ class TensorSpec:
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+    axis: str = ""
+    """What the graph calls the free first dimension, if it names it: equal names are equal sizes."""
+    is_optional: bool = False
+    """Whether the graph has values for it, which hold unless a request brings others."""
+
+
+def zeros(shape: tuple[int, ...], datatype: Datatype) -> NDArray[np.generic]:
+    """Return zeros; empty strings, where the elements are strings."""
+    if datatype is STRING:
+        return np.full(shape, "", np.object_)
+    return np.zeros(shape, datatype.numpy)
+
+
+def floats(patterns: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the values of BF16 bit patterns, uint16: the upper halves of float32's, so nothing is lost."""
+    return (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def patterns(values: NDArray[np.generic]) -> NDArray[np.uint16]:
+    """Return finite values as BF16 bit patterns, uint16, cut off towards zero."""
+    return (values.astype(np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)

@@ -14,8 +14,9 @@ import bisect
 import collections
 import dataclasses
 import itertools
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import prometheus_client
 from prometheus_client import core, registry
@@ -84,15 +85,27 @@ class Histogram:
         return list(zip(names, itertools.accumulate(self.counts), strict=True))
 
 
-class ModelMetrics:
-    """One loaded model's numbers. Implements batcher.Observer.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Totals:
+    """Requests answered with OK, and with an error."""
 
-    Mutable state: the counts; written only on the event loop.
+    ok: int
+    failed: int
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.ok + other.ok, self.failed + other.failed)
+
+
+class ModelMetrics:
+    """One model version's numbers; loaded again, it counts on. Implements batcher.Observer.
+
+    Mutable state: the counts, written only on the event loop; the queues, only by Metrics.
     """
 
-    def __init__(self, model: str, version: str, queued: Callable[[], int]) -> None:
+    def __init__(self, model: str, version: str) -> None:
         self.labels = (model, version)
-        self.queued = queued
+        self.queues: tuple[Callable[[], int], ...] = ()
+        """Say how many samples wait; two while a model is replaced by itself."""
         self.codes: collections.Counter[str] = collections.Counter()
         self.decode, self.wait, self.run = Histogram(_SECONDS), Histogram(_SECONDS), Histogram(_SECONDS)
         self.total, self.batch_size = Histogram(_SECONDS), Histogram(_SAMPLES)
@@ -134,11 +147,16 @@ class ModelMetrics:
         self.fail.add(total_s)
         self.codes[code] += 1
 
+    def queued(self) -> int:
+        """Samples that wait."""
+        return sum(queue() for queue in self.queues)
+
 
 class Metrics:
     """The metric families of one server, in a registry of their own.
 
-    Mutable state: the models' numbers and `unknown`; written only on the event loop.
+    Mutable state: `unknown` and `load_failures`, written only on the event loop; the models' numbers, added by the
+    loading thread and removed by the event loop, under a lock; the counts of those that are gone.
     """
 
     def __init__(self) -> None:
@@ -153,14 +171,33 @@ class Metrics:
         )
         self.unknown: collections.Counter[str] = collections.Counter()
         """Requests that were for no served model, by gRPC status code."""
-        self._models: list[ModelMetrics] = []
-        self.registry.register(_Families(self._models, self.unknown))
+        self.load_failures: collections.Counter[str] = collections.Counter()
+        """Loads that failed, by model."""
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._lock = threading.Lock()
+        self._gone = Totals(0, 0)
+        self.registry.register(_Families(self._models, self.unknown, self.load_failures))
 
     def add(self, model: str, version: str, queued: Callable[[], int]) -> ModelMetrics:
-        """Return the numbers of one more model; `queued` says how many of its samples wait."""
-        numbers = ModelMetrics(model, version, queued)
-        self._models.append(numbers)
+        """Return the numbers of one more loaded model; `queued` says how many of its samples wait.
+
+        A version that is there already counts on in the same numbers: to Prometheus it is the same series.
+        """
+        with self._lock:
+            numbers = self._models.setdefault((model, version), ModelMetrics(model, version))
+            numbers.queues = (*numbers.queues, queued)
         return numbers
+
+    def remove(self, numbers: ModelMetrics, queued: Callable[[], int]) -> None:
+        """Undo `add`: with its last queue a version's numbers are published no more."""
+        with self._lock:
+            numbers.queues = tuple(queue for queue in numbers.queues if queue is not queued)
+            if not numbers.queues and self._models.pop(numbers.labels, None) is not None:
+                self._gone += Totals(numbers.success.count, numbers.fail.count)
+
+    def totals(self) -> Totals:
+        """Return how all requests for models have ended, those for models that are gone included."""
+        return sum((Totals(one.success.count, one.fail.count) for one in self._models.values()), self._gone)
 
     def set_provider(self, active: str) -> None:
         """Say which execution provider runs the models."""
@@ -197,31 +234,43 @@ _COUNTERS: tuple[tuple[str, str, Callable[[ModelMetrics], int]], ...] = (
 class _Families(registry.Collector):
     """The models' numbers as Prometheus' families, made anew for every scrape."""
 
-    def __init__(self, models: Iterable[ModelMetrics], unknown: collections.Counter[str]) -> None:
-        self._models, self._unknown = models, unknown
+    def __init__(
+        self,
+        models: Mapping[tuple[str, str], ModelMetrics],
+        unknown: collections.Counter[str],
+        load_failures: collections.Counter[str],
+    ) -> None:
+        self._models, self._unknown, self._load_failures = models, unknown, load_failures
 
     def collect(self) -> Iterator[core.Metric]:
+        models = list(self._models.values())  # models come and go; a scrape sees those of one moment
         requests = core.CounterMetricFamily(
             "fovea_requests", "Requests answered, by gRPC status code.", labels=(*_BY_MODEL, "code")
         )
-        for labels, codes in (*((model.labels, model.codes) for model in self._models), (("", ""), self._unknown)):
+        for labels, codes in (*((model.labels, model.codes) for model in models), (("", ""), self._unknown)):
             for code, count in sorted(codes.items()):
                 requests.add_metric((*labels, code), count)
         yield requests
         for name, text, number in _COUNTERS:
             counter = core.CounterMetricFamily(name, text, labels=_BY_MODEL)
-            for model in self._models:
+            for model in models:
                 counter.add_metric(model.labels, number(model))
             yield counter
         for name, text, histogram in _HISTOGRAMS:
             family = core.HistogramMetricFamily(name, text, labels=_BY_MODEL)
-            for model in self._models:
+            for model in models:
                 found = histogram(model)
                 family.add_metric(model.labels, found.buckets(), found.sum)
             yield family
         waiting = core.GaugeMetricFamily(
             "fovea_queue_samples", "Samples admitted and not yet running.", labels=_BY_MODEL
         )
-        for model in self._models:
+        for model in models:
             waiting.add_metric(model.labels, model.queued())
         yield waiting
+        failures = core.CounterMetricFamily(
+            "fovea_model_load_failures", "Loads that failed; RepositoryIndex and the log say why.", labels=("model",)
+        )
+        for name, count in sorted(self._load_failures.items()):
+            failures.add_metric((name,), count)
+        yield failures

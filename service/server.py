@@ -7,14 +7,14 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Sequence
 
-from service import engine, errors, metrics, settings
+from service import control, engine, metrics, poll, settings
 from service.batching import clock
 from service.images import decode, pool
-from service.models import lifecycle, repository
+from service.models import lifecycle
 from service.runtime import cores, providers, session
 from service.wire import describe, http, passage
+from service.wire import repository as wire_repository
 from service.wire import server as grpc_server
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,12 @@ class Server:
             chosen.decode_threads or cores.available(), limits, decode.Mode(chosen.decode_mode)
         )
         self._way = passage.Passage(self._engine, self._decoders, self._metrics)
+        mode = control.Mode(chosen.model_control_mode)
+        self._control = control.Control(self._engine, chosen.repository, mode, self._metrics, health=self._tell_health)
+        self._poll = poll.Poll(self._control, chosen.repository_poll_s)
+        door = wire_repository.Repository(self._control, allows_remote=chosen.allow_remote_control)
         with cores.threads_give_way():
-            self._grpc = grpc_server.GrpcPort(self._way, describe.Describe(self._engine), _limits(chosen))
+            self._grpc = grpc_server.GrpcPort(self._way, describe.Describe(self._engine, mode), door, _limits(chosen))
         self._http = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
 
     async def start(self) -> None:
@@ -54,35 +58,36 @@ class Server:
         with cores.threads_give_way():
             grpc_port = await self._grpc.start(host, self._settings.grpc_port)
         metrics_port = self._http.start(host, self._settings.metrics_port)
-        self._engine.serve(await self._load())
-        await self._grpc.set_ready(self._names(), is_ready=True)
+        await self._control.start(await self._loader(), self._settings.load_model)
+        self._engine.state = engine.State.SERVING
+        await self._grpc.set_ready(self._engine.names(), is_ready=True)
         gc.freeze()  # what is there now stays: no need to look through it again and again
         log.info(
             "ready: gRPC on %s:%d, metrics on http://%s:%d/metrics, models: %s",
-            *(host, grpc_port, host, metrics_port, ", ".join(self._names())),
+            *(host, grpc_port, host, metrics_port, ", ".join(self._engine.names()) or "none yet"),
         )
+        if self._control.mode is control.Mode.POLL:
+            self._poll.start()
 
     async def drain(self) -> None:
         """Readiness first, then no new work, then out: all that was accepted is answered."""
         chosen = self._settings
         self._engine.state = engine.State.NOT_READY
-        await self._grpc.set_ready(self._names(), is_ready=False)
+        await self._grpc.set_ready(self._engine.names(), is_ready=False)
         log.info("draining: not ready; taking work for %g s more", chosen.drain_delay_s)
         await asyncio.sleep(chosen.drain_delay_s)
         self._engine.state = engine.State.DRAINING
+        await self._end_control()
         await self._way.drain(chosen.drain_grace_s)
         await asyncio.sleep(LAST_WORDS_S)
         await self._grpc.close(LAST_WORDS_S)
         await self._engine.aclose()
-        totals = [self._engine.numbers(model) for model in self._engine.models()]
-        log.info(
-            "drained: %d requests answered with OK, %d with an error",
-            sum(numbers.success.count for numbers in totals),
-            sum(numbers.fail.count for numbers in totals),
-        )
+        totals = self._metrics.totals()
+        log.info("drained: %d requests answered with OK, %d with an error", totals.ok, totals.failed)
 
     async def aclose(self) -> None:
         """Close the ports and end the threads; at once, if `drain` has not been called."""
+        await self._end_control()
         await self._grpc.close(0)
         self._http.close()
         self._decoders.close()
@@ -91,44 +96,30 @@ class Server:
         """Say how far a model is. Called from the loading thread; replacing one value is whole in itself."""
         self._engine.progress = engine.Progress(model, done, total)
 
-    def _names(self) -> list[str]:
-        return [model.name for model in self._engine.models()]
+    async def _end_control(self) -> None:
+        """Load and unload no more."""
+        await self._poll.aclose()
+        await self._control.aclose()
 
-    async def _load(self) -> list[lifecycle.ServedModel]:
+    async def _tell_health(self, model: str, serves: bool) -> None:
+        await self._grpc.set_model(model, is_ready=serves and self._engine.is_ready)
+
+    async def _loader(self) -> lifecycle.Loader:
         chosen = self._settings
         provider = await asyncio.to_thread(providers.choose, chosen.device)
         log.info("execution provider: %s (%s)", provider.name, provider.reason)
         self._metrics.set_provider(provider.name)
-        loader = lifecycle.Loader(
+        return lifecycle.Loader(
             session.Options(provider, chosen.threads),
             chosen.queue_samples_max,
             clock.LoopClock(asyncio.get_running_loop()),
             self._metrics,
             self._report,
         )
-        return await _load_all(loader, repository.scan(chosen.repository))
 
 
 def _limits(chosen: settings.Settings) -> grpc_server.Limits:
-    return grpc_server.Limits(chosen.message_bytes_max, chosen.stream_messages_max)
-
-
-async def _load_all(loader: lifecycle.Loader, folders: Sequence[repository.ModelFolder]) -> list[lifecycle.ServedModel]:
-    """Load every model. A repository holds variants for several devices: those for others stay aside, aloud.
-
-    Raises:
-        ModelLoadError: a model cannot be served, or all are for other devices.
-    """
-    models, aside = [], []
-    for folder in folders:
-        try:
-            models.append(await asyncio.to_thread(loader.load, folder))
-        except errors.NotForThisDevice as error:
-            log.warning("%s", error)
-            aside.append(error)
-    if not models:
-        raise aside[0]
-    return models
+    return grpc_server.Limits(chosen.message_bytes_max, chosen.stream_messages_max, chosen.allow_client_shm)
 
 
 async def run(chosen: settings.Settings) -> None:

@@ -29,6 +29,33 @@ class Settings(pydantic_settings.BaseSettings):
     repository: pathlib.Path = pydantic.Field(
         pathlib.Path("models"), description="Folder of models, in Triton's layout. Read only."
     )
+    model_control_mode: Literal["none", "poll", "explicit"] = pydantic.Field(
+        "none",
+        description="none: the repository is loaded once, at start, and one model that cannot be served stops it. "
+        "poll: what changes in the folder is loaded while the server serves. explicit: only --load-model and calls of "
+        "RepositoryModelLoad and RepositoryModelUnload load and unload.",
+    )
+    load_model: tuple[str, ...] = pydantic.Field(
+        (),
+        description="A model to load at start in mode explicit; may be given several times (in the environment: "
+        "separated by commas); * for all.",
+    )
+    repository_poll_s: float = pydantic.Field(
+        15.0,
+        gt=0,
+        description="Seconds between two looks at the repository in mode poll. A change is loaded when a folder was "
+        "still from one look to the next: longer than the longest pause while files are copied.",
+    )
+    allow_remote_control: bool = pydantic.Field(
+        False,
+        description="Let callers from other machines load and unload models. Without it only those on this machine may "
+        "(which a proxy on this machine makes everybody).",
+    )
+    allow_client_shm: bool = pydantic.Field(
+        False,
+        description="Let clients on this machine pass tensors in system shared memory. Whoever can call the server can "
+        "then have it read and write the shared memory of every program of the same user.",
+    )
     host: str = pydantic.Field(
         "127.0.0.1",
         description="Address to listen on. There is no authentication yet: 0.0.0.0 only in a network you trust.",
@@ -95,6 +122,12 @@ class Settings(pydantic_settings.BaseSettings):
         "info", description="Least severe level logged."
     )
 
+    @pydantic.field_validator("load_model", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """The environment has one string."""
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -125,9 +158,15 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     from_environment = _read_environment(environment)
     merged = {**from_file, **from_environment, **flags}
     try:
-        return Settings(**merged)
+        chosen = Settings(**merged)
     except pydantic.ValidationError as error:
         raise errors.SettingsError(_explain(error, flags, from_environment)) from error
+    if chosen.load_model and chosen.model_control_mode != "explicit":
+        raise errors.SettingsError(
+            f"--load-model is given, but --model-control-mode is {chosen.model_control_mode}, which loads every model; "
+            "leave it out, or choose --model-control-mode explicit"
+        )
+    return chosen
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:

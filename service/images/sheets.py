@@ -31,7 +31,7 @@ def png(maps_chw: NDArray[np.floating]) -> bytes:
     """
     channels, height, width = maps_chw.shape
     low, high = span(maps_chw)
-    scaled = (np.nan_to_num(maps_chw.astype(np.float32), nan=low, posinf=high, neginf=low) - low) * (
+    scaled = (np.nan_to_num(maps_chw.astype(np.float64), nan=low, posinf=high, neginf=low) - low) * (
         255.0 / (high - low) if high > low else 0.0
     )
     across = math.ceil(math.sqrt(channels))

@@ -3,20 +3,43 @@
 Path: config and session → **completion** → lifecycle, and wire's ModelConfig.
 """
 
+import dataclasses
+import logging
 from collections.abc import Sequence
 
 from protos import model_config_pb2
 from service import datatypes, errors
 from service.models import config as model_config
+from service.models import independence
+
+log = logging.getLogger(__name__)
+
+BATCHING = "batching"
+"""The key of ModelConfig.parameters under which stands why a model without a config is batched, or is not."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph's inputs, those that it has values for, and its outputs."""
+
+    inputs: Sequence[datatypes.TensorSpec]
+    optional: Sequence[datatypes.TensorSpec]
+    outputs: Sequence[datatypes.TensorSpec]
 
 
 def complete(
     model: str,
     config: model_config_pb2.ModelConfig | None,
-    inputs: Sequence[datatypes.TensorSpec],
-    outputs: Sequence[datatypes.TensorSpec],
+    graph: Graph,
+    verdict: independence.Verdict | None = None,
 ) -> model_config_pb2.ModelConfig:
     """Return the effective config: what the file says, checked, and what the graph says for the rest.
+
+    Args:
+        model: its name.
+        config: of the file, if there is one.
+        graph: its tensors.
+        verdict: whether the model may be batched, if no file says it.
 
     Raises:
         ModelLoadError: file and graph contradict each other.
@@ -27,10 +50,27 @@ def complete(
     effective.name = model
     effective.platform, effective.backend = model_config.PLATFORM, model_config.BACKEND
     effective.default_model_filename = effective.default_model_filename or "model.onnx"
+    if verdict is not None:
+        _set_batching(model, effective, verdict)
     is_batched = effective.max_batch_size > 0
-    _complete_tensors(model, effective.input, inputs, is_batched)
-    _complete_tensors(model, effective.output, outputs, is_batched)
+    if is_batched and not graph.inputs:
+        raise errors.ModelLoadError(
+            model, "config.pbtxt says max_batch_size > 0 for a graph without inputs; set max_batch_size: 0"
+        )
+    _complete_tensors(model, effective.input, (*graph.inputs, *(() if is_batched else graph.optional)), is_batched)
+    _complete_tensors(model, effective.output, graph.outputs, is_batched)
+    _complete_optional(model, effective, {spec.name for spec in graph.optional})
     return effective
+
+
+def _set_batching(model: str, effective: model_config_pb2.ModelConfig, verdict: independence.Verdict) -> None:
+    effective.max_batch_size = verdict.rows_max
+    effective.parameters[BATCHING].string_value = verdict.reason
+    if verdict.rows_max:
+        effective.dynamic_batching.SetInParent()
+        log.info("model %s: no config.pbtxt; batched: %s", model, verdict.reason)
+    else:
+        log.warning("model %s: no config.pbtxt; not batched: %s", model, verdict.reason)
 
 
 def _complete_tensors(model: str, entries, specs: Sequence[datatypes.TensorSpec], is_batched: bool) -> None:  # type: ignore[no-untyped-def]  # entries: a repeated field, which has no public type
@@ -70,6 +110,17 @@ def _complete_tensor(model: str, entry, spec: datatypes.TensorSpec, is_batched: 
         )
     if not said_dims:
         entry.dims.extend(dims)
+
+
+def _complete_optional(model: str, effective: model_config_pb2.ModelConfig, names: set[str]) -> None:
+    for entry in effective.input:
+        if entry.optional and entry.name not in names:
+            raise errors.ModelLoadError(
+                model,
+                f"config.pbtxt says that input {entry.name!r} is optional, but the graph has no values for it; "
+                "give it an initializer of that name, or remove `optional`",
+            )
+        entry.optional = entry.name in names
 
 
 def _dims_agree(said: Sequence[int], graph: Sequence[int]) -> bool:

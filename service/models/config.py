@@ -12,7 +12,7 @@ import enum
 import pathlib
 from collections.abc import Iterator
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 
 from protos import model_config_pb2
@@ -37,7 +37,7 @@ TREATMENTS: dict[str, Treatment] = {
     "platform": H,
     "backend": H,
     "runtime": N,
-    "version_policy": R,
+    "version_policy": H,
     "max_batch_size": H,
     "input.name": H,
     "input.data_type": H,
@@ -46,7 +46,7 @@ TREATMENTS: dict[str, Treatment] = {
     "input.reshape": R,
     "input.is_shape_tensor": R,
     "input.allow_ragged_batch": R,
-    "input.optional": R,
+    "input.optional": H,
     "input.is_non_linear_format_io": R,
     "output.name": H,
     "output.data_type": H,
@@ -115,14 +115,33 @@ def read(model: str, path: pathlib.Path) -> tuple[model_config_pb2.ModelConfig |
         text_format.Parse(path.read_text(), config)
     except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
         raise errors.ModelLoadError(model, f"{path} cannot be read: {error}") from error
+    return config, _examine(model, str(path), config)
+
+
+def from_json(model: str, text: str) -> tuple[model_config_pb2.ModelConfig, list[str]]:
+    """Read the JSON that stands for config.pbtxt when a model is loaded by a call; as `read`.
+
+    Raises:
+        ModelLoadError: the text does not parse, or sets a field that is refused.
+    """
+    config = model_config_pb2.ModelConfig()
+    try:
+        json_format.Parse(text, config)
+    except json_format.ParseError as error:
+        raise errors.ModelLoadError(model, f"the parameter 'config' is no ModelConfig in JSON: {error}") from error
+    return config, _examine(model, "the parameter 'config'", config)
+
+
+def _examine(model: str, source: str, config: model_config_pb2.ModelConfig) -> list[str]:
+    """The names of the noted fields that are set; raises for what is refused."""
     fields = list(_set_fields(config))
     refused = [field for field in fields if TREATMENTS[field] is R]
     if refused:
         raise errors.ModelLoadError(
-            model, f"{path} sets {', '.join(refused)}, which Fovea does not support; remove it to serve the model"
+            model, f"{source} sets {', '.join(refused)}, which Fovea does not support; remove it to serve the model"
         )
-    _check_identity(model, path, config)
-    return config, [field for field in fields if TREATMENTS[field] is N]
+    _check_identity(model, source, config)
+    return [field for field in fields if TREATMENTS[field] is N]
 
 
 def _set_fields(message: Message, prefix: str = "") -> Iterator[str]:
@@ -136,14 +155,14 @@ def _set_fields(message: Message, prefix: str = "") -> Iterator[str]:
             yield from _set_fields(part, f"{name}.")
 
 
-def _check_identity(model: str, path: pathlib.Path, config: model_config_pb2.ModelConfig) -> None:
+def _check_identity(model: str, source: str, config: model_config_pb2.ModelConfig) -> None:
     if config.name not in {"", model}:
-        raise errors.ModelLoadError(model, f"{path} says name: {config.name!r}, but the folder is {model!r}")
+        raise errors.ModelLoadError(model, f"{source} says name: {config.name!r}, but the folder is {model!r}")
     if config.platform not in {"", PLATFORM} or config.backend not in {"", BACKEND}:
         raise errors.ModelLoadError(
             model,
-            f"{path} says platform {config.platform!r}, backend {config.backend!r}; "
+            f"{source} says platform {config.platform!r}, backend {config.backend!r}; "
             f"Fovea serves platform {PLATFORM!r} or backend {BACKEND!r}",
         )
     if config.max_batch_size < 0:
-        raise errors.ModelLoadError(model, f"{path} says max_batch_size {config.max_batch_size}; expected 0 or more")
+        raise errors.ModelLoadError(model, f"{source} says max_batch_size {config.max_batch_size}; expected 0 or more")

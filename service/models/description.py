@@ -10,9 +10,12 @@ from service import datatypes
 from service.images import decode
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Description:
-    """A served model. Tensor specs have the batch dimension, -1, where `is_batched`."""
+    """A served model. Tensor specs have the batch dimension, -1, where `is_batched`.
+
+    Equal only to itself: a model that is loaded again is another one.
+    """
 
     name: str
     version: str

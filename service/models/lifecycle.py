@@ -4,19 +4,21 @@ Path: repository → **lifecycle** → engine.
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import time
 from collections.abc import Callable
 
 from protos import manifest_pb2, model_config_pb2
-from service import errors, metrics
+from service import datatypes, errors, metrics
 from service.batching import batcher, costs
 from service.images import decode
 from service.models import (
     completion,
     description,
     goldens,
+    independence,
     labels,
     manifest,
     placement,
@@ -25,13 +27,16 @@ from service.models import (
     warmup,
 )
 from service.models import config as model_config
-from service.runtime import cores, instances, session
+from service.runtime import cores, instances, knobs, session
 
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 2.0
 _RUN_OVERHEAD_S = 1e-4
 """What a run costs the event loop: planning it, handing it over, answering. LeNet-5: 0.1 to 0.2 ms."""
+
+_AS_LARGE = 1.25
+"""Graphs whose sizes differ by less than this factor are taken for the same network with other weights."""
 
 Progress = Callable[[str, int, int], None]
 """Hears of a model that so many of so many batch sizes are warm; called from the loading thread."""
@@ -49,6 +54,41 @@ class ServedModel:
     numbers: metrics.ModelMetrics
     batcher: batcher.Batcher
     instances: instances.Instances
+    graph_bytes: int
+    stop_counting: Callable[[], None]
+
+    async def drain(self) -> None:
+        """Answer all that was admitted; afterwards it may be closed."""
+        await self.batcher.aclose()
+
+    def close(self) -> None:
+        """End its threads, free its memory, and take its numbers off the metrics."""
+        self.stop_counting()
+        self.instances.release()
+        self.instances.close()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """What a load goes by, beside the folder.
+
+    `config`: JSON that stands for config.pbtxt, if it is not None. `before`: the same model as it was loaded
+    before; if the graph is about as large as that one was, the layout measured then holds, and none is tried.
+    """
+
+    config: str | None = None
+    before: ServedModel | None = None
+
+
+def read_config(name: str, path: pathlib.Path, given: Given) -> tuple[model_config_pb2.ModelConfig | None, list[str]]:
+    """Return what is said about the model in the folder, None if nothing is; and the noted fields that are set.
+
+    Raises:
+        ModelLoadError: it cannot be read, or sets a field that is refused.
+    """
+    if given.config is not None:
+        return model_config.from_json(name, given.config)
+    return model_config.read(name, path / "config.pbtxt")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +99,7 @@ class _Checked:
     config: model_config_pb2.ModelConfig
     manifest: manifest_pb2.Manifest | None
     placement: placement.Placement
+    graph_bytes: int
     instances: instances.Instances
     image: decode.ImageSpec | None
     labels: dict[str, list[str]]
@@ -74,14 +115,14 @@ class Loader:
     metrics: metrics.Metrics
     progress: Progress = unheard
 
-    def load(self, folder: repository.ModelFolder) -> ServedModel:
+    def load(self, folder: repository.ModelFolder, given: Given | None = None) -> ServedModel:
         """Load one model; returns when it can serve at full speed. Blocks: call it beside the event loop.
 
         Raises:
             ModelLoadError: says why not. NotForThisDevice: it is a variant for another provider.
         """
         started_s = time.perf_counter()
-        checked = self._check(folder)
+        checked = self._check(folder, given or Given())
         try:
             served = self._warm(checked)
         except BaseException:
@@ -93,24 +134,25 @@ class Loader:
         )
         return served
 
-    def _check(self, folder: repository.ModelFolder) -> _Checked:
+    def _check(self, folder: repository.ModelFolder, given: Given) -> _Checked:
         """Load the graph, and refuse what does not fit before any time is spent on it."""
-        said, noted = model_config.read(folder.name, folder.path / "config.pbtxt")
+        said, noted = read_config(folder.name, folder.path, given)
         placed = placement.of(folder.name, said, self.options)
         for field in (*noted, *placed.noted):
             log.warning("model %s: config.pbtxt sets %s, which has no effect here", folder.name, field)
         path = _graph_path(folder, (said.default_model_filename if said else "") or "model.onnx")
-        loaded = instances.Instances(folder.name, path, placed.options, placed.knobs)
-        config = completion.complete(folder.name, said, loaded.inputs, loaded.outputs)
-        if said is None:
-            log.warning("model %s: no config.pbtxt, so its requests are not batched", folder.name)
+        graph_bytes = path.stat().st_size
+        loaded = instances.Instances(folder.name, path, placed.options, _knobs(placed, graph_bytes, given.before))
+        verdict = independence.judge(loaded) if said is None else None
+        graph = completion.Graph(loaded.inputs, loaded.optional, loaded.outputs)
+        config = completion.complete(folder.name, said, graph, verdict)
         described = manifest.read(folder.name, loaded.metadata)
         manifest.check_provider(folder.name, described, placed.options.provider.name)
         image = manifest.image_spec(folder.name, described)
         if image is not None and image.input not in {spec.name for spec in loaded.inputs}:
             raise errors.ModelLoadError(folder.name, f"its manifest feeds images to {image.input!r}, which is no input")
         names = labels.read(folder.name, folder.path, config, described)
-        return _Checked(folder, config, described, placed, loaded, image, names)
+        return _Checked(folder, config, described, placed, graph_bytes, loaded, image, names)
 
     def _warm(self, checked: _Checked) -> ServedModel:
         """Everything that runs the model."""
@@ -129,7 +171,11 @@ class Loader:
         entries = warmup.run(name, checked.folder.path, config, loaded)
         if entries:
             log.info("model %s: %d entries of model_warmup run", name, entries)
-        numbers = self.metrics.add(name, checked.folder.version, lambda: queue.samples_waiting)
+
+        def waiting() -> int:
+            return queue.samples_waiting
+
+        numbers = self.metrics.add(name, checked.folder.version, waiting)
         queue = batcher.Batcher(
             name,
             loaded.run_batch,
@@ -141,7 +187,8 @@ class Loader:
             clock=self.clock,
             observer=numbers,
         )
-        return ServedModel(_describe(checked), numbers, queue, loaded)
+        stop_counting = functools.partial(self.metrics.remove, numbers, waiting)
+        return ServedModel(_describe(checked), numbers, queue, loaded, checked.graph_bytes, stop_counting)
 
     def _reporter(self, model: str) -> instances.Report:
         """Tells `progress` of every size, and the log every two seconds."""
@@ -169,12 +216,28 @@ def _describe(checked: _Checked) -> description.Description:
         name=folder.name,
         version=folder.version,
         config=checked.config,
-        inputs={spec.name: spec for spec in loaded.inputs},
+        inputs={spec.name: spec for spec in (*loaded.inputs, *_optional(checked))},
         outputs={spec.name: spec for spec in loaded.outputs},
         labels=checked.labels,
         image=checked.image,
         properties=_properties(checked),
     )
+
+
+def _optional(checked: _Checked) -> tuple[datatypes.TensorSpec, ...]:
+    """Inputs that requests may leave out. With a batch none: requests that differ in that could not share one."""
+    return () if checked.config.max_batch_size else checked.instances.optional
+
+
+def _knobs(placed: placement.Placement, graph_bytes: int, before: ServedModel | None) -> knobs.Knobs:
+    """What the config asks for, and where it leaves instances and threads open, those measured before."""
+    wanted = placed.knobs
+    if before is None or wanted.instances or wanted.threads or placed.options.threads:
+        return wanted
+    if not graph_bytes / _AS_LARGE <= before.graph_bytes <= graph_bytes * _AS_LARGE:
+        return wanted
+    measured = before.instances.layout
+    return dataclasses.replace(wanted, instances=measured.instances, threads=measured.threads)
 
 
 def _graph_path(folder: repository.ModelFolder, filename: str) -> pathlib.Path:

@@ -1,17 +1,22 @@
-"""The folder of models: which are there, and which version of each is served.
+"""The folder of models: which are there, in which versions, and whether they have changed.
 
-Path: disk → **repository** → lifecycle. Read only.
+Path: disk → **repository** → lifecycle, control. Read only.
 """
 
 import dataclasses
+import os
 import pathlib
+from collections.abc import Iterator, Mapping
 
 from service import errors
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Of the files of a folder: name, modification time in ns, size in bytes, inode."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One model on disk: `version` is the newest numbered folder."""
+    """One version of a model on disk."""
 
     name: str
     path: pathlib.Path
@@ -23,33 +28,136 @@ class ModelFolder:
         return self.path / self.version
 
 
-def scan(repository: pathlib.Path) -> list[ModelFolder]:
-    """Return the models of the repository, by name. Names that begin with a dot are passed over.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a model's folder has seen: the files that all versions share, and those of each."""
+
+    name: str
+    path: pathlib.Path
+    shared: Fingerprint
+    versions: Mapping[str, Fingerprint]
+
+    def content(self, version: str) -> tuple[Fingerprint, Fingerprint]:
+        """Return what differs if a version has to be loaded again."""
+        return self.shared, self.versions[version]
+
+    def folder(self, version: str) -> ModelFolder:
+        """Return one of the versions."""
+        return ModelFolder(self.name, self.path, version)
+
+
+def look(repository: pathlib.Path, name: str) -> Look:
+    """Look at one model.
 
     Raises:
-        RepositoryError: no such folder, or no model in it.
-        ModelLoadError: a model folder without a numbered version.
+        NotInRepository: it has no folder there.
+        ModelLoadError: its folder cannot be read, or has no version.
+    """
+    path = repository / name
+    if not _is_model(path, name):
+        raise errors.NotInRepository(name, str(repository), _names_or_none(repository))
+    seen = _look(path)
+    if not seen.versions:
+        raise errors.ModelLoadError(name, f"{path} has no version folder; put the graph into {path}/1/model.onnx")
+    return seen
+
+
+def glance(repository: pathlib.Path, name: str) -> Look | None:
+    """Look at one model, even if it has no version yet; None if it has no folder that can be read."""
+    path = repository / name
+    try:
+        return _look(path) if _is_model(path, name) else None
+    except errors.ModelLoadError:
+        return None
+
+
+def look_at_all(repository: pathlib.Path) -> dict[str, Look]:
+    """Look at every model, also at those without a version. What goes away meanwhile is not there.
+
+    Raises:
+        RepositoryError: the repository cannot be read.
+    """
+    seen = {}
+    for name in names(repository):
+        try:
+            seen[name] = _look(repository / name)
+        except errors.ModelLoadError:  # gone, or not ours to read: loading it by name says so
+            continue
+    return seen
+
+
+def names(repository: pathlib.Path) -> list[str]:
+    """Return the names of the models' folders, sorted. Names that begin with a dot are passed over.
+
+    Raises:
+        RepositoryError: the repository cannot be read.
     """
     try:
-        paths = sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise errors.RepositoryError(
             f"model repository {repository} cannot be read ({error.strerror}); name one with --repository, "
             f"or make one: fovea export lenet5 --repository {repository}"
         ) from error
-    if not paths:
+
+
+def require_models(repository: pathlib.Path) -> list[str]:
+    """Return the names of the models, at least one.
+
+    Raises:
+        RepositoryError: no such folder, or no model in it.
+    """
+    found = names(repository)
+    if not found:
         raise errors.RepositoryError(
             f"model repository {repository} holds no model; add one: fovea export lenet5 --repository {repository}"
         )
-    return [_folder(path) for path in paths]
+    return found
 
 
-def _folder(path: pathlib.Path) -> ModelFolder:
-    versions = [
-        child.name for child in path.iterdir() if child.is_dir() and child.name.isascii() and child.name.isdigit()
-    ]
-    if not versions:
-        raise errors.ModelLoadError(
-            path.name, f"{path} has no version folder; put the graph into {path / '1' / 'model.onnx'}"
-        )
-    return ModelFolder(path.name, path, max(versions, key=int))
+def scan(repository: pathlib.Path) -> list[ModelFolder]:
+    """Return the newest version of every model, by name.
+
+    Raises:
+        RepositoryError: no such folder, or no model in it.
+        ModelLoadError: a model folder without a numbered version.
+    """
+    seen = [look(repository, name) for name in require_models(repository)]
+    return [one.folder(max(one.versions, key=int)) for one in seen]
+
+
+def _names_or_none(repository: pathlib.Path) -> list[str]:
+    try:
+        return names(repository)
+    except errors.RepositoryError:
+        return []
+
+
+def _is_model(path: pathlib.Path, name: str) -> bool:
+    """Whether it is a folder right below the repository."""
+    return pathlib.PurePath(name).name == name and not name.startswith(".") and path.is_dir()
+
+
+def _look(path: pathlib.Path) -> Look:
+    try:
+        versions = {entry.name: _files(entry.path) for entry in os.scandir(path) if _is_version(entry)}
+        return Look(path.name, path, _files(path), versions)
+    except OSError as error:
+        raise errors.ModelLoadError(path.name, f"{path} cannot be read: {error.strerror}") from error
+
+
+def _is_version(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a numbered folder. As in Triton, a leading zero makes it none."""
+    return entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0") and entry.is_dir()
+
+
+def _files(folder: str | pathlib.Path) -> Fingerprint:
+    return tuple(sorted(_stamps(folder)))
+
+
+def _stamps(folder: str | pathlib.Path) -> Iterator[tuple[str, int, int, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file() and not entry.name.startswith("."):
+                stat = pathlib.Path(entry.path).stat()  # through links: what they point to may be replaced
+                yield entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino

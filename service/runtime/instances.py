@@ -3,6 +3,7 @@
 Path: batcher → **instances** → runners (CPU, inputs of any size) or pipelines (CUDA).
 """
 
+import contextlib
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +85,7 @@ class Instances:
         self.buckets: tuple[int, ...] = ()
         """The batch sizes that `warm` has run, ascending; empty for inputs of any size."""
         self.inputs = self._first.inputs
+        self.optional = self._first.optional
         self.outputs = self._first.outputs
         self.metadata = self._first.metadata
 
@@ -98,12 +100,21 @@ class Instances:
         return len(self._runners) if self.pads else self.in_flight
 
     @property
+    def operators(self) -> frozenset[str]:
+        """Of the graph's nodes, as loaded."""
+        return self._first.placement.operators
+
+    @property
+    def layout(self) -> trial.Candidate:
+        """Instances and threads, as chosen."""
+        return self._layout or trial.Candidate(1, cores.available())
+
+    @property
     def properties(self) -> dict[str, str]:
         """What was chosen, for people."""
-        layout = self._layout or trial.Candidate(1, cores.available())
         return {
-            "instances": str(layout.instances),
-            "threads": str(layout.threads),
+            "instances": str(self.layout.instances),
+            "threads": str(self.layout.threads),
             "nodes_on_cpu": str(self._first.placement.nodes_on_cpu),
         }
 
@@ -147,7 +158,7 @@ class Instances:
         """
         session.check_placement(self._model, self._first.placement, self._options.provider.name)
         self._has_batch_axis = rows_max > 0
-        is_fixed = rehearsal.is_fixed(self.inputs)
+        is_fixed = rehearsal.is_fixed(self.inputs) and (self._has_batch_axis or self._takes_zeros())
         try:
             self._start(max(1, rows_max), is_fixed=is_fixed)
             measured = self._rehearse(report) if is_fixed else {}
@@ -158,11 +169,26 @@ class Instances:
         self._log_placement()
         return costs.Measured(measured, self.pads)
 
+    def release(self) -> None:
+        """Give the memory of runs back, so that `close` holds nobody up. For models that end while others serve."""
+        if self._is_cuda or self._device or not self._wanted.uses_arena or not rehearsal.is_fixed(self.inputs):
+            return
+        sessions = {
+            id(runner.session): runner.session for runner in self._runners if isinstance(runner, runners.Runners)
+        }
+        for loaded in sessions.values():
+            try:
+                loaded.shrink(self._zeros(1))
+            except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+                log.warning("model %s: its memory is not given back beforehand: %s", self._model, error)
+
     def close(self) -> None:
-        """Finish what was taken, and end the threads."""
+        """Finish what was taken, end the threads, and give the memory back: nothing can run any more."""
         for runner in self._runners:
             runner.close()
         self._runners, self._free, self.rows_here = [], [], 0
+        with contextlib.suppress(AttributeError):  # closed before
+            del self._first  # now, not when the garbage collector comes by: it holds the weights
 
     def _load(self, threads: int) -> session.Session:
         options = session.Options(self._options.provider, threads)
@@ -171,10 +197,20 @@ class Instances:
     def _zeros(self, rows: int) -> dict[str, NDArray[np.generic]]:
         return rehearsal.zeros(self.inputs, rows, has_batch_axis=self._has_batch_axis)
 
+    def _takes_zeros(self) -> bool:
+        """Whether a model without a batch runs on zeros: inputs that are sizes, steps or axes can forbid it."""
+        try:
+            self._first.run(self._zeros(1), [spec.name for spec in self.outputs])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+            reason = (str(error).splitlines() or [""])[0]
+            log.warning("model %s: does not run on zeros, so it is served unwarmed: %s", self._model, reason)
+            return False
+        return True
+
     def _start(self, rows_max: int, *, is_fixed: bool) -> None:
         sessions = self._sessions(rows_max, is_fixed=is_fixed)
         layout = self._layout or trial.Candidate(1, cores.available())
-        if (self._is_cuda or self._device) and is_fixed and all(spec.shape for spec in self.inputs):
+        if (self._is_cuda or self._device) and is_fixed and rehearsal.has_device_memory(self.inputs, self.outputs):
             self.pads = True
             self.buckets = rehearsal.buckets(rows_max, self._wanted.preferred_rows)
             self._start_pipelines(sessions)

@@ -26,10 +26,17 @@ def is_fixed(inputs: Specs) -> bool:
     return not any(-1 in spec.shape[1:] for spec in inputs)
 
 
+def has_device_memory(inputs: Specs, outputs: Specs) -> bool:
+    """Return whether there are inputs, and all tensors can stand at fixed addresses: no strings, BF16, scalars."""
+    special = {datatypes.STRING, datatypes.BF16}
+    are_plain = not any(spec.datatype in special for spec in (*inputs, *outputs))
+    return are_plain and bool(inputs) and all(spec.shape and 0 not in spec.shape for spec in inputs)
+
+
 def zeros(inputs: Specs, rows: int, *, has_batch_axis: bool) -> dict[str, NDArray[np.generic]]:
     """Return inputs of so many rows; without a batch axis the model's own shapes, a free first size being 1."""
     return {
-        spec.name: np.zeros(_shape(spec, rows, has_batch_axis=has_batch_axis), spec.datatype.numpy) for spec in inputs
+        spec.name: datatypes.zeros(_shape(spec, rows, has_batch_axis=has_batch_axis), spec.datatype) for spec in inputs
     }
 
 

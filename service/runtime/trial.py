@@ -159,7 +159,7 @@ def _rate(callers: Sequence[session.Session], feed: slots.Tensors, runs: int) ->
         thread.start()
     for thread in threads:
         thread.join()
-    rows = len(next(iter(feed.values())))
+    rows = next((len(array) for array in feed.values() if array.ndim), 1)
     return rows * runs * len(callers) / (time.perf_counter() - started_s)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import grpc
 
 from protos import inference_pb2
-from service import datatypes, engine, errors, metrics
+from service import control, datatypes, engine, errors, metrics
 from service.models import config, description
 from service.wire import status
 
 # Only what works.
 EXTENSIONS = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+CONTROL_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
+"""Where calls load and unload models."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,8 +29,9 @@ def version() -> str:
 class Describe:
     """The calls that only read."""
 
-    def __init__(self, served: engine.Engine) -> None:
+    def __init__(self, served: engine.Engine, mode: control.Mode) -> None:
         self._engine = served
+        self._extensions = EXTENSIONS if mode is control.Mode.NONE else (*EXTENSIONS, *CONTROL_EXTENSIONS)
 
     async def server_live(
         self, request: inference_pb2.ServerLiveRequest, context: Context
@@ -56,7 +59,7 @@ class Describe:
         self, request: inference_pb2.ServerMetadataRequest, context: Context
     ) -> inference_pb2.ServerMetadataResponse:
         """Name, version, extensions."""
-        return inference_pb2.ServerMetadataResponse(name="fovea", version=version(), extensions=EXTENSIONS)
+        return inference_pb2.ServerMetadataResponse(name="fovea", version=version(), extensions=self._extensions)
 
     async def model_metadata(
         self, request: inference_pb2.ModelMetadataRequest, context: Context
@@ -65,7 +68,7 @@ class Describe:
         model = await self._model(request.name, request.version, context)
         return inference_pb2.ModelMetadataResponse(
             name=model.name,
-            versions=[model.version],
+            versions=[one.version for one in self._engine.versions(model.name)],
             platform=config.PLATFORM,
             inputs=[_tensor(spec) for spec in model.inputs.values()],
             outputs=[_tensor(spec) for spec in model.outputs.values()],
@@ -82,10 +85,11 @@ class Describe:
     async def model_statistics(
         self, request: inference_pb2.ModelStatisticsRequest, context: Context
     ) -> inference_pb2.ModelStatisticsResponse:
-        """Counts of one model, or of all for an empty name."""
+        """Counts of all models for an empty name, of all versions of a model for an empty version."""
         models = self._engine.models()
         if request.name:
-            models = [await self._model(request.name, request.version, context)]
+            model = await self._model(request.name, request.version, context)
+            models = [model] if request.version else self._engine.versions(request.name)
         return inference_pb2.ModelStatisticsResponse(
             model_stats=[_statistics(model, self._engine.numbers(model)) for model in models]
         )

@@ -14,7 +14,7 @@ import grpc.aio
 from protos import inference_pb2
 from service import engine, errors
 from service.models import description
-from service.wire import failures, messages, parameters, passage, replies, status, stream, tensors
+from service.wire import failures, messages, parameters, passage, regions, replies, status, stream, tensors
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,13 +26,16 @@ class Known(NamedTuple):
     layout: tensors.Layout
     replies: replies.Replies
     parameters: parameters.Parameters
+    shared: tuple[regions.Part | None, ...]
+    """Where each input is in shared memory, None for one that is in the message; empty: all are in the message."""
 
 
 class Inference:
     """The two inference calls. Holds nothing of its own."""
 
-    def __init__(self, way: passage.Passage, *, stream_messages_max: int) -> None:
+    def __init__(self, way: passage.Passage, shared: regions.Regions, *, stream_messages_max: int) -> None:
         self._way = way
+        self._regions = shared
         self._stream_messages_max = stream_messages_max
 
     async def infer(self, request: messages.Message, context: Context) -> bytes:
@@ -70,11 +73,11 @@ class Inference:
             model = self._way.model(header.model, header.version)
             known: Known = header.known
             if known is None or known.model is not model:
-                known = header.known = _check(header, model)
+                known = header.known = self._check(header, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
             asked = engine.Caller(caller, known.parameters.priority, deadline_s, known.parameters.timeout_s)
             samples = known.layout.samples
-            rows, images = known.layout.read(request.raws)
+            rows, images = known.layout.read(self._raws(request, known) if known.shared else request.raws)
             passed = await self._way.through(model, asked, samples, rows, images, known.replies.names)
             ran_s = time.perf_counter()
             make = known.replies.in_stream if in_stream else known.replies.response
@@ -86,12 +89,29 @@ class Inference:
         self._way.succeeded(model, samples, passed, ended_s - ran_s, ended_s - started_s)
         return reply
 
+    def _check(self, header: messages.Header, model: description.Description) -> Known:
+        """Check what a header says, once for all requests that have it."""
+        said = parameters.read(header.message)
+        parts = tuple(regions.part(tensor.name, tensor.parameters) for tensor in header.message.inputs)
+        shared = parts if any(parts) else ()
+        layout = tensors.Layout(header.message, len(shared) or header.raws, model)
+        wanted = replies.requested(header.message, model)
+        return Known(model, layout, replies.Replies(model, wanted, self._regions), said, shared)
 
-def _check(header: messages.Header, model: description.Description) -> Known:
-    """Check what a header says, once for all requests that have it."""
-    said = parameters.read(header.message)
-    layout = tensors.Layout(header.message, header.raws, model)
-    return Known(model, layout, replies.Replies(model, replies.requested(header.message, model)), said)
+    def _raws(self, request: messages.Request, known: Known) -> list[memoryview]:
+        """The raw contents of all inputs, where some are in shared memory: the message's are for the others, in order.
+
+        Raises:
+            BadRequest: another number of them, or a region that is not registered.
+        """
+        in_message = sum(part is None for part in known.shared)
+        if len(request.raws) != in_message:
+            raise errors.BadRequest(
+                f"{len(request.raws)} raw_input_contents for {in_message} inputs that are not in shared memory; "
+                "send one for each, in their order"
+            )
+        rest = iter(request.raws)
+        return [next(rest) if part is None else self._regions.view(part) for part in known.shared]
 
 
 def _failed_in_stream(request: messages.Message, error: Exception) -> bytes:

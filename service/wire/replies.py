@@ -3,16 +3,18 @@
 Path: engine → **replies** → client.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos import inference_pb2
-from service import errors
+from service import datatypes, errors
 from service.models import description
-from service.wire import tensors
+from service.wire import regions, tensors
 
 _Buffer = bytes | memoryview
 
@@ -20,6 +22,7 @@ _ID, _RAW_OUTPUT_CONTENTS, _INFER_RESPONSE = b"\x1a", b"\x32", b"\x12"
 """Tags of ModelInferResponse's fields 3 and 6, and of ModelStreamInferResponse's field 2, length-delimited."""
 _SMALL = [bytes([number]) for number in range(0x80)]
 _HEADS_MAX = 256
+_NOTHING = np.empty(0, np.uint8)
 
 
 class Requested(NamedTuple):
@@ -27,6 +30,8 @@ class Requested(NamedTuple):
 
     name: str
     classes: int
+    shared: regions.Part | None = None
+    """Where in shared memory it is wanted; None: in the response."""
 
 
 def requested(request: inference_pb2.ModelInferRequest, model: description.Description) -> list[Requested]:
@@ -50,17 +55,35 @@ def _requested(
         )
     if not output.parameters:
         return Requested(output.name, 0)
+    shared = regions.part(output.name, output.parameters)
     classes = 0
     for name, parameter in output.parameters.items():
         if name == "classification":
             classes = parameter.int64_param
             if parameter.WhichOneof("parameter_choice") != "int64_param" or classes < 1:
                 raise errors.BadRequest("parameter 'classification' must be an int64 of at least 1")
-        elif name not in {"binary_data"}:  # of the HTTP protocol; some clients send it along
+        elif name not in {
+            "binary_data",
+            regions.REGION,
+            regions.OFFSET,
+            regions.BYTE_SIZE,
+        }:  # the first of the HTTP protocol; some clients send it along
             raise errors.BadRequest(
-                f"output {output.name!r} has parameter {name!r}, which is not supported; known: classification"
+                f"output {output.name!r} has parameter {name!r}, which is not supported; "
+                "known: classification, shared_memory_region"
             )
-    return Requested(output.name, classes)
+    if classes and shared:
+        raise errors.BadRequest(
+            f"output {output.name!r}: best classes do not go into shared memory; ask for one of the two"
+        )
+    if model.outputs[output.name].datatype is datatypes.STRING and (classes or shared):
+        refused = "have no best classes" if classes else "do not go into shared memory"
+        raise errors.BadRequest(f"output {output.name!r} holds strings, which {refused}; ask for it without parameters")
+    return Requested(output.name, classes, shared)
+
+
+_Encode = Callable[[NDArray[np.generic]], tuple[bytes, tuple[int, ...]]]
+"""Makes an output's raw contents, and their shape."""
 
 
 class Replies:
@@ -73,10 +96,14 @@ class Replies:
     Mutable state: the heads known; touched only on the event loop.
     """
 
-    def __init__(self, model: description.Description, wanted: Sequence[Requested]) -> None:
+    def __init__(
+        self, model: description.Description, wanted: Sequence[Requested], shared: regions.Regions | None = None
+    ) -> None:
         self.names = frozenset(output.name for output in wanted)
         self._model = model
         self._wanted = wanted
+        self._ways = [(output, _encoder(output, model)) for output in wanted]
+        self._regions = shared
         self._heads: dict[tuple[tuple[int, ...], ...], bytes] = {}
 
     def response(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> bytes:
@@ -91,14 +118,15 @@ class Replies:
     def _parts(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> list[_Buffer]:
         values: list[NDArray[Any]] = []
         shapes: list[tuple[int, ...]] = []
-        for output in self._wanted:
+        for output, encode in self._ways:
             found = outputs[output.name]
-            if output.classes:
-                elements, shape = _classify(found, output, self._model)
-                values.append(np.frombuffer(tensors.join_bytes(elements), np.uint8))
+            if encode is not None:
+                raw, shape = encode(found)
+                values.append(np.frombuffer(raw, np.uint8))
                 shapes.append(shape)
             else:
-                values.append(found if found.flags.c_contiguous else np.ascontiguousarray(found))
+                whole = found if found.flags.c_contiguous else np.ascontiguousarray(found)
+                values.append(whole if output.shared is None else self._written(whole, output.name, output.shared))
                 shapes.append(found.shape)
         key = tuple(shapes)
         parts: list[_Buffer] = [self._heads.get(key) or self._head(key)]
@@ -109,11 +137,31 @@ class Replies:
             parts += (_RAW_OUTPUT_CONTENTS, _varint(array.nbytes), array.data)
         return parts
 
+    def _written(self, values: NDArray[Any], name: str, shared: regions.Part) -> NDArray[Any]:
+        """Write an output to shared memory, and return what is left for the response: nothing.
+
+        Raises:
+            BadRequest: it has no room there.
+        """
+        assert self._regions is not None, "only a server with regions has requests that name one"
+        if values.nbytes > shared.byte_size:
+            raise errors.BadRequest(
+                f"output {name!r} has {values.nbytes} bytes; {shared.byte_size} of shared memory region "
+                f"{shared.region!r} were offered for it"
+            )
+        self._regions.view(shared)[: values.nbytes] = values.tobytes()
+        return _NOTHING
+
     def _head(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
         head = inference_pb2.ModelInferResponse(model_name=self._model.name, model_version=self._model.version)
         for output, shape in zip(self._wanted, shapes, strict=True):
             datatype = "BYTES" if output.classes else self._model.outputs[output.name].datatype.wire
-            head.outputs.add(name=output.name, datatype=datatype, shape=shape)
+            told = head.outputs.add(name=output.name, datatype=datatype, shape=shape)
+            if output.shared is not None:
+                count = math.prod(shape) * self._model.outputs[output.name].datatype.numpy.itemsize
+                told.parameters[regions.REGION].string_param = output.shared.region
+                told.parameters[regions.OFFSET].int64_param = output.shared.offset
+                told.parameters[regions.BYTE_SIZE].int64_param = count
         serialized: bytes = head.SerializeToString()
         if len(self._heads) >= _HEADS_MAX:
             self._heads.clear()
@@ -137,11 +185,23 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
+def _encoder(output: Requested, model: description.Description) -> _Encode | None:
+    """How an output is made from its array; None: the array's memory is what is sent."""
+    if output.classes:
+        return functools.partial(_classify, output, model)
+    return _text if model.outputs[output.name].datatype is datatypes.STRING else None
+
+
+def _text(values: NDArray[np.generic]) -> tuple[bytes, tuple[int, ...]]:
+    return tensors.join_strings(values), values.shape
+
+
 def _classify(
-    values: NDArray[np.generic], output: Requested, model: description.Description
-) -> tuple[list[bytes], tuple[int, ...]]:
+    output: Requested, model: description.Description, values: NDArray[np.generic]
+) -> tuple[bytes, tuple[int, ...]]:
     """The best classes as "value:index:label", best first; equal values in order of index."""
-    rows = values.reshape(len(values), -1) if model.is_batched else values.reshape(1, -1)
+    scores = datatypes.floats(values) if model.outputs[output.name].datatype is datatypes.BF16 else values
+    rows = scores.reshape(len(values), math.prod(values.shape[1:])) if model.is_batched else scores.reshape(1, -1)
     count = min(output.classes, rows.shape[1])
     labels = model.labels.get(output.name, [])
     best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
@@ -150,4 +210,4 @@ def _classify(
         for row, indices in zip(rows, best, strict=True)
         for index in indices.tolist()
     ]
-    return elements, (len(rows), count) if model.is_batched else (count,)
+    return tensors.join_bytes(elements), (len(rows), count) if model.is_batched else (count,)

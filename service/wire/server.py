@@ -1,6 +1,6 @@
 """The gRPC port: the inference service, grpc.health.v1 and reflection on one grpc.aio server.
 
-Path: network → **server** → inference, describe.
+Path: network → **server** → inference, image_service, describe, repository, controls.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from protos import inference_pb2, pool
 from service import errors
-from service.wire import describe, image_service, inference, messages, passage
+from service.wire import controls, describe, image_service, inference, messages, passage, regions, repository
 
 SERVICE = "inference.GRPCInferenceService"
 LIVENESS = "liveness"
@@ -30,20 +30,32 @@ class Limits:
 
     message_bytes_max: int
     stream_messages_max: int
+    allows_shared_memory: bool = False
+    """Whether clients may have the server map memory of this machine."""
 
 
 class GrpcPort:
     """The gRPC server. `start` listens, `set_ready` tells health, `close` drains."""
 
-    def __init__(self, way: passage.Passage, described: describe.Describe, limits: Limits) -> None:
+    def __init__(
+        self, way: passage.Passage, described: describe.Describe, models: repository.Repository, limits: Limits
+    ) -> None:
         self._server = grpc.aio.server(options=_options(limits.message_bytes_max))
         self._health = health.aio.HealthServicer()
-        calls = inference.Inference(way, stream_messages_max=limits.stream_messages_max)
+        shared = regions.Regions(are_allowed=limits.allows_shared_memory)
+        calls = inference.Inference(way, shared, stream_messages_max=limits.stream_messages_max)
         parser = messages.Parser(limits.message_bytes_max)
         pictures = image_service.ImageService(
             way, message_bytes_max=limits.message_bytes_max, stream_messages_max=limits.stream_messages_max
         )
-        self._server.add_generic_rpc_handlers((_handlers(calls, described, parser), pictures.handlers()))
+        others = controls.Controls(shared).calls()
+        handlers = _handlers(calls, described, models, parser) | {
+            name: grpc.unary_unary_rpc_method_handler(call, getattr(inference_pb2, f"{name}Request").FromString)
+            for name, call in others.items()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers), pictures.handlers())
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_reflected_names(), self._server, pool=_reflection_pool())
 
@@ -69,6 +81,11 @@ class GrpcPort:
         for name in ("", SERVICE, *models):
             await self._health.set(name, state)
 
+    async def set_model(self, name: str, *, is_ready: bool) -> None:
+        """Tell those who check or watch one model."""
+        state = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(name, state)
+
     async def close(self, grace_s: float) -> None:
         """Take no new calls, let open ones end within the grace period, then cut them off."""
         await self._server.stop(grace_s)
@@ -82,7 +99,9 @@ def _options(message_bytes_max: int) -> list[tuple[str, int]]:
     ]
 
 
-def _handlers(calls: inference.Inference, described: describe.Describe, parser: messages.Parser) -> Any:
+def _handlers(
+    calls: inference.Inference, described: describe.Describe, models: repository.Repository, parser: messages.Parser
+) -> dict[str, Any]:
     unary: dict[str, Callable[..., Any]] = {
         "ServerLive": described.server_live,
         "ServerReady": described.server_ready,
@@ -91,6 +110,9 @@ def _handlers(calls: inference.Inference, described: describe.Describe, parser: 
         "ModelMetadata": described.model_metadata,
         "ModelConfig": described.model_config,
         "ModelStatistics": described.model_statistics,
+        "RepositoryIndex": models.index,
+        "RepositoryModelLoad": models.load,
+        "RepositoryModelUnload": models.unload,
     }
     handlers = {
         name: _unary(behaviour, getattr(inference_pb2, f"{name}Request").FromString)
@@ -98,7 +120,7 @@ def _handlers(calls: inference.Inference, described: describe.Describe, parser: 
     }
     handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(calls.infer, request_deserializer=parser)
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(calls.stream, request_deserializer=parser)
-    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+    return handlers
 
 
 def _unary(behaviour: Callable[..., Any], parse: Callable[[bytes], Any]) -> Any:

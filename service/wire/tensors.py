@@ -16,7 +16,7 @@ from service.models import description
 
 InputTensor = inference_pb2.ModelInferRequest.InferInputTensor
 
-# Datatype on the wire → the field of InferTensorContents that carries it. FP16 travels only raw.
+# Datatype on the wire → the field of InferTensorContents that carries it. FP16 and BF16 travel only raw.
 _CONTENTS_FIELD = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -31,6 +31,9 @@ _CONTENTS_FIELD = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+
+_ANY = -1
 
 
 class Inputs(NamedTuple):
@@ -56,7 +59,7 @@ class Layout:
             )
         _check_names(request, model)
         self._model = model
-        self.samples = 0
+        self.samples = 0 if model.is_batched else 1
         self._raws: list[_Raw] = []
         self._typed: dict[str, NDArray[np.generic]] = {}
         self._images: list[bytes] = []
@@ -87,8 +90,10 @@ class Layout:
             if spec is None:
                 images = _as_many(split_bytes(raw, name, self._model), shape, name, self._model)
             elif len(raw) != wanted_bytes:
-                wanted = f"{wanted_bytes} for {spec.datatype.wire} {list(shape)}"
-                raise errors.BadTensor(self._model.name, name, f"{len(raw)} raw bytes", wanted)
+                if spec.datatype is not datatypes.STRING:
+                    wanted = f"{wanted_bytes} for {spec.datatype.wire} {list(shape)}"
+                    raise errors.BadTensor(self._model.name, name, f"{len(raw)} raw bytes", wanted)
+                tensors[name] = _strings(split_bytes(raw, name, self._model), shape, name, self._model)
             else:
                 tensors[name] = np.frombuffer(raw, spec.datatype.numpy).reshape(shape)
         return Inputs(tensors, images)
@@ -105,7 +110,8 @@ class Layout:
             raise errors.BadTensor(model.name, name, f"datatype {tensor.datatype!r}", spec.datatype.wire + encoded)
         _check_shape(name, shape, spec, model, is_image)
         if is_raw:
-            wanted_bytes = math.prod(shape) * spec.datatype.numpy.itemsize
+            is_string = spec.datatype is datatypes.STRING
+            wanted_bytes = _ANY if is_string else math.prod(shape) * spec.datatype.numpy.itemsize
             self._raws.append(_Raw(name, None if is_image else spec, shape, wanted_bytes))
         elif is_image:
             files: list[bytes] = list(_typed(tensor, "BYTES", model))
@@ -123,6 +129,7 @@ class _Raw(NamedTuple):
     """None: it holds encoded images."""
     shape: tuple[int, ...]
     bytes: int
+    """How many there must be; _ANY for strings, each of which has its own length."""
 
 
 def _check_names(request: inference_pb2.ModelInferRequest, model: description.Description) -> None:
@@ -137,7 +144,7 @@ def _check_names(request: inference_pb2.ModelInferRequest, model: description.De
             )
     if len(set(names)) != len(names):
         raise errors.BadRequest(f"an input is given twice: {', '.join(names)}; give each once")
-    missing = [name for name in model.inputs if name not in names]
+    missing = [name for name, spec in model.inputs.items() if name not in names and not spec.is_optional]
     if missing:
         raise errors.BadRequest(f"model {model.name!r} needs {', '.join(missing)} too; the request has no such input")
 
@@ -169,6 +176,8 @@ def _from_contents(
     model: description.Description,
 ) -> NDArray[np.generic]:
     values = _typed(tensor, spec.datatype.wire, model)
+    if spec.datatype is datatypes.STRING:
+        return _strings(values, shape, spec.name, model)
     if len(values) != math.prod(shape):
         raise errors.BadTensor(model.name, spec.name, f"{len(values)} values", f"{math.prod(shape)} for {list(shape)}")
     try:
@@ -190,6 +199,23 @@ def _typed(tensor: InputTensor, datatype: str, model: description.Description) -
         )
     values: Sequence[Any] = getattr(tensor.contents, field)
     return values
+
+
+def _strings(
+    elements: Sequence[bytes], shape: tuple[int, ...], name: str, model: description.Description
+) -> NDArray[np.generic]:
+    """Return BYTES as text, which is what ONNX Runtime's strings are: str of the shape given."""
+    if len(elements) != math.prod(shape):
+        wanted = f"{math.prod(shape)} for {list(shape)}"
+        raise errors.BadTensor(model.name, name, f"{len(elements)} elements", wanted)
+    made = np.empty(len(elements), np.object_)
+    for place, element in enumerate(elements):
+        try:
+            made[place] = element.decode()
+        except UnicodeDecodeError as error:
+            got = f"BYTES whose element {place} is not UTF-8 (byte {error.start}: {error.reason})"
+            raise errors.BadTensor(model.name, name, got, "text in UTF-8; send binary contents as UINT8") from error
+    return made.reshape(shape)
 
 
 def _as_many(files: list[bytes], shape: tuple[int, ...], name: str, model: description.Description) -> list[bytes]:
@@ -227,3 +253,8 @@ def split_bytes(raw: memoryview, name: str, model: description.Description) -> l
 def join_bytes(elements: Sequence[bytes]) -> bytes:
     """Return the raw form of BYTES elements."""
     return b"".join(part for element in elements for part in (len(element).to_bytes(4, "little"), element))
+
+
+def join_strings(texts: NDArray[np.generic]) -> bytes:
+    """Return the raw form of an object array of str, row by row."""
+    return join_bytes([text.encode() for text in texts.ravel().tolist()])

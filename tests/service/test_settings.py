@@ -39,6 +39,14 @@ def test_a_bad_value_names_its_source(flags: dict[str, int], environment: dict[s
         settings.load(flags, environment)
 
 
+def test_models_to_load_are_a_list_or_separated_by_commas() -> None:
+    explicit = {"model_control_mode": "explicit"}
+    assert settings.load({**explicit, "load_model": ["a", "b"]}, {}).load_model == ("a", "b")
+    assert settings.load(explicit, {"FOVEA_LOAD_MODEL": "a, b"}).load_model == ("a", "b")
+    with pytest.raises(errors.SettingsError, match="--load-model is given, but --model-control-mode is none"):
+        settings.load({"load_model": ["a"]}, {})
+
+
 def test_a_missing_file_is_an_error() -> None:
     with pytest.raises(errors.SettingsError, match="cannot be read"):
         settings.load({}, {"FOVEA_CONFIG": "/nowhere/fovea.toml"})

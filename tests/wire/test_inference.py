@@ -149,7 +149,7 @@ def test_an_empty_request_and_an_unknown_model_are_explained(stock: triton.Infer
     ) as caught:
         stock.infer("lenet6", [pixel_input(ZEROS)])
     assert caught.value.status() == "StatusCode.NOT_FOUND"
-    with pytest.raises(InferenceServerException, match="version '7' is not served") as caught:
+    with pytest.raises(InferenceServerException, match="version '7' of model 'lenet5' is not served") as caught:
         stock.infer("lenet5", [pixel_input(ZEROS)], model_version="7")
     assert caught.value.status() == "StatusCode.NOT_FOUND"
 

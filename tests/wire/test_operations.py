@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from prometheus_client import parser
 
+from protos import inference_pb2_grpc
 from service import client
 from service.runtime import providers
 from tests.conftest import FOVEA, Exported, RunningServer, running
@@ -145,14 +146,20 @@ async def test_sigterm_under_load_loses_no_accepted_request(
     with running(exported.repository, tmp_path / "log") as server:
         answered, refused, other = 0, 0, []
         enough = asyncio.Event()
-        async with client.Client(server.address) as connection:
+        async with (
+            client.Client(server.address) as connection,
+            grpc.aio.insecure_channel(
+                server.address
+            ) as channel,  # the client would not tell of refusals, but try again
+        ):
             signature = await connection.signature("lenet5")
+            stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
 
             async def call() -> None:
                 nonlocal answered, refused
                 while True:
                     try:
-                        await connection.infer(client.image_request(signature, pngs[:1]))
+                        await stub.ModelInfer(client.image_request(signature, pngs[:1]))
                     except grpc.aio.AioRpcError as error:
                         refused += 1
                         if error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -172,7 +179,7 @@ async def test_sigterm_under_load_loses_no_accepted_request(
                         yield client.image_request(signature, pngs[:1], request_id=str(number))
 
                 try:
-                    async for answer in connection.stream(messages()):
+                    async for answer in stub.ModelStreamInfer(messages()):
                         assert not answer.error_message
                         answered += 1
                         room.release()

@@ -132,12 +132,12 @@ def test_noted_fields_warn(folder: pathlib.Path, caplog: pytest.LogCaptureFixtur
     assert any("sets metric_tags, which has no effect here" in record.getMessage() for record in caplog.records)
 
 
-def test_without_a_config_nothing_is_batched_and_the_log_says_so(
-    folder: pathlib.Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_config_rows_that_do_not_mix_are_batched(folder: pathlib.Path) -> None:
+    """LeNet-5's rows are the same bits alone and in company: checked at load."""
     (folder / "config.pbtxt").unlink()
-    assert load(folder).description.config.max_batch_size == 0
-    assert any("not batched" in record.getMessage() for record in caplog.records)
+    effective = load(folder).description.config
+    assert effective.max_batch_size == 8
+    assert any("same bits" in parameter.string_value for parameter in effective.parameters.values())
 
 
 def test_the_effective_config_is_complete(folder: pathlib.Path) -> None:

@@ -1,0 +1,87 @@
+"""Looks at the repository every so often, and loads what has changed once it holds still.
+
+Path: disk → **poll** → control.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+from service import control, errors
+from service.models import repository
+
+log = logging.getLogger(__name__)
+
+Seen = Mapping[str, repository.Look]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Changes:
+    """The models to load, and those that are gone."""
+
+    load: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def changes(handled: Mapping[str, repository.Look | None], before: Seen, now: Seen) -> Changes:
+    """Decide what to do. A folder that differs from the look before is still being written: it waits.
+
+    Args:
+        handled: each model's folder when it was last loaded or unloaded; None if there was none.
+        before: the folders at the look before.
+        now: the folders at this look.
+    """
+    still = [name for name, seen in now.items() if before.get(name) == seen]
+    load = [name for name in still if name not in handled or handled[name] != now[name]]
+    gone = [name for name, seen in handled.items() if seen is not None and name not in now and name not in before]
+    return Changes(tuple(load), tuple(gone))
+
+
+class Poll:
+    """The looks, one every `every_s` seconds. Mutable state: the last look, and the task."""
+
+    def __init__(self, models: control.Control, every_s: float) -> None:
+        self._control = models
+        self._every_s = every_s
+        self._before: Seen | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Look no more; a load that it has begun goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def look(self) -> None:
+        """Look once, and load and unload what has changed and holds still."""
+        try:
+            now = await self._control.look()
+        except errors.RepositoryError as error:
+            log.warning("%s", error)
+            return
+        before, self._before = self._before, now
+        if before is not None:
+            await self._follow(changes(self._control.seen(), before, now))
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every_s)
+
+    async def _follow(self, found: Changes) -> None:
+        for name in found.load:
+            log.info("model %s: its folder has changed", name)
+            with contextlib.suppress(errors.FoveaError):  # in the index and the log
+                await self._control.load(name)
+        for name in found.gone:
+            log.info("model %s: its folder is gone", name)
+            with contextlib.suppress(errors.ModelNotFound):  # it did not serve
+                await self._control.unload(name)
+            self._control.forget(name)

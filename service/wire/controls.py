@@ -1,0 +1,137 @@
+"""The calls that change how the server works, but not its models: shared memory, tracing, logging.
+
+Path: client → **controls** → regions, logging.
+
+CUDA's shared memory is not there yet: unregistering is nothing to do (perf_analyzer always begins with
+it), registering is UNIMPLEMENTED. Of tracing only "off" can be had so far.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from protos import inference_pb2
+from service import errors
+from service.wire import failures, regions
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_LEVELS = (("log_info", logging.INFO), ("log_warning", logging.WARNING), ("log_error", logging.ERROR))
+_TRACE_SETTINGS = {"trace_level": ["OFF"], "trace_rate": ["0"], "trace_count": ["-1"], "log_frequency": ["0"]}
+
+
+class Controls:
+    """The calls. Holds nothing of its own."""
+
+    def __init__(self, shared: regions.Regions) -> None:
+        self._regions = shared
+
+    def calls(self) -> dict[str, Callable[[Any, Context], Awaitable[bytes]]]:
+        """Return the calls by their names; their answers are serialized."""
+        answers: dict[str, Callable[[Any], Any]] = {
+            "SystemSharedMemoryStatus": self.system_status,
+            "SystemSharedMemoryRegister": self.system_register,
+            "SystemSharedMemoryUnregister": self.system_unregister,
+            "CudaSharedMemoryStatus": lambda _: inference_pb2.CudaSharedMemoryStatusResponse(),
+            "CudaSharedMemoryRegister": self.cuda_register,
+            "CudaSharedMemoryUnregister": lambda _: inference_pb2.CudaSharedMemoryUnregisterResponse(),
+            "TraceSetting": self.trace_setting,
+            "LogSettings": self.log_settings,
+        }
+        return {name: _call(answer) for name, answer in answers.items()}
+
+    def system_status(
+        self, request: inference_pb2.SystemSharedMemoryStatusRequest
+    ) -> inference_pb2.SystemSharedMemoryStatusResponse:
+        """What is registered."""
+        status = inference_pb2.SystemSharedMemoryStatusResponse()
+        for name, region in self._regions.registered(request.name).items():
+            told = status.regions[name]
+            told.name, told.key, told.offset, told.byte_size = name, region.key, region.offset, region.byte_size
+        return status
+
+    def system_register(
+        self, request: inference_pb2.SystemSharedMemoryRegisterRequest
+    ) -> inference_pb2.SystemSharedMemoryRegisterResponse:
+        """Map a client's memory."""
+        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        return inference_pb2.SystemSharedMemoryRegisterResponse()
+
+    def system_unregister(
+        self, request: inference_pb2.SystemSharedMemoryUnregisterRequest
+    ) -> inference_pb2.SystemSharedMemoryUnregisterResponse:
+        """Forget one region, or all."""
+        self._regions.unregister(request.name)
+        return inference_pb2.SystemSharedMemoryUnregisterResponse()
+
+    def cuda_register(
+        self, request: inference_pb2.CudaSharedMemoryRegisterRequest
+    ) -> inference_pb2.CudaSharedMemoryRegisterResponse:
+        """Not there."""
+        raise errors.NotSupported(
+            "this server takes no CUDA shared memory; register system shared memory, or send tensors in the message"
+        )
+
+    def trace_setting(self, request: inference_pb2.TraceSettingRequest) -> inference_pb2.TraceSettingResponse:
+        """Off, and nothing else yet."""
+        for name, value in request.settings.items():
+            if name not in {*_TRACE_SETTINGS, "trace_file"}:
+                raise errors.BadRequest(f"trace setting {name!r} is not known{errors.nearest(name, _TRACE_SETTINGS)}")
+            if name == "trace_level" and list(value.value) not in ([], ["OFF"]):
+                raise errors.NotSupported(f"trace_level {list(value.value)}: this server does not trace; only OFF")
+        response = inference_pb2.TraceSettingResponse()
+        for name, values in _TRACE_SETTINGS.items():
+            response.settings[name].value.extend(values)
+        return response
+
+    def log_settings(self, request: inference_pb2.LogSettingsRequest) -> inference_pb2.LogSettingsResponse:
+        """Change from which level on lines are logged, and say which it is."""
+        level = _level(request, logging.getLogger().level)
+        logging.getLogger().setLevel(level)
+        response = inference_pb2.LogSettingsResponse()
+        for name, least in _LEVELS:
+            response.settings[name].bool_param = level <= least
+        response.settings["log_verbose_level"].uint32_param = int(level <= logging.DEBUG)
+        response.settings["log_file"].string_param = ""
+        response.settings["log_format"].string_param = "default"
+        return response
+
+
+def _level(request: inference_pb2.LogSettingsRequest, now: int) -> int:
+    """The level that the settings asked for make.
+
+    Raises:
+        BadRequest: a setting that is not known, or a value of another kind.
+    """
+    wanted = {name: now <= least for name, least in _LEVELS}
+    is_verbose = now <= logging.DEBUG
+    for name, value in request.settings.items():
+        kind = value.WhichOneof("parameter_choice")
+        if name in wanted and kind == "bool_param":
+            wanted[name] = value.bool_param
+        elif name == "log_verbose_level" and kind == "uint32_param":
+            is_verbose = value.uint32_param > 0
+        elif name in {"log_file", "log_format"}:
+            if value.string_param not in {"", "default"}:
+                raise errors.NotSupported(
+                    f"{name} {value.string_param!r}: this server logs to stderr, see --log-format"
+                )
+        else:
+            known = ", ".join([*wanted, "log_verbose_level"])
+            raise errors.BadRequest(f"log setting {name!r} ({kind}) is not known here; booleans and a uint32: {known}")
+    if is_verbose:
+        return logging.DEBUG
+    return next((least for name, least in _LEVELS if wanted[name]), logging.CRITICAL)
+
+
+def _call(answer: Callable[[Any], Any]) -> Callable[[Any, Context], Awaitable[bytes]]:
+    async def call(request: Any, context: Context) -> bytes:
+        try:
+            return failures.serialized(answer(request))
+        except Exception as error:  # all of them: this is the edge
+            return failures.of_call(context, error)
+
+    return call

@@ -1,0 +1,147 @@
+"""RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload: Triton's model control.
+
+Path: client → **repository** → control.
+
+The index is for everybody. Loading and unloading is for callers on this machine, unless a setting says otherwise.
+"""
+
+import ipaddress
+import urllib.parse
+from typing import Any, NoReturn
+
+import grpc
+
+from protos import inference_pb2
+from service import control, errors
+from service.models import handed
+from service.wire import status
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Parameters = Any
+"""The map of a request: name → ModelRepositoryParameter. Protobuf gives it no public type."""
+
+_CONFIG, _FILE = "config", "file:"
+_UNLOAD_DEPENDENTS = "unload_dependents"
+
+
+class Repository:
+    """The calls about the model repository."""
+
+    def __init__(self, models: control.Control, *, allows_remote: bool) -> None:
+        self._control = models
+        self._allows_remote = allows_remote
+
+    async def index(
+        self, request: inference_pb2.RepositoryIndexRequest, context: Context
+    ) -> inference_pb2.RepositoryIndexResponse:
+        """Every model of the repository, its versions, their states and why."""
+        try:
+            _check_repository(request.repository_name)
+            entries = await self._control.index(only_ready=request.ready)
+        except Exception as error:  # all of them: this is the edge
+            await _fail(context, error)
+        return inference_pb2.RepositoryIndexResponse(
+            models=[
+                inference_pb2.RepositoryIndexResponse.ModelIndex(
+                    name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
+                )
+                for entry in entries
+            ]
+        )
+
+    async def load(
+        self, request: inference_pb2.RepositoryModelLoadRequest, context: Context
+    ) -> inference_pb2.RepositoryModelLoadResponse:
+        """Load a model, or load it again; answered when it serves."""
+        try:
+            self._check_control(request.repository_name, context)
+            await self._control.load(request.model_name, _handed(request.parameters))
+        except Exception as error:  # all of them: this is the edge
+            await _fail(context, error)
+        return inference_pb2.RepositoryModelLoadResponse()
+
+    async def unload(
+        self, request: inference_pb2.RepositoryModelUnloadRequest, context: Context
+    ) -> inference_pb2.RepositoryModelUnloadResponse:
+        """Serve a model no longer; answered when what was accepted for it is answered."""
+        try:
+            self._check_control(request.repository_name, context)
+            _check_unload(request.parameters)
+            await self._control.unload(request.model_name)
+        except Exception as error:  # all of them: this is the edge
+            await _fail(context, error)
+        return inference_pb2.RepositoryModelUnloadResponse()
+
+    def _check_control(self, repository_name: str, context: Context) -> None:
+        """Check that this caller may load and unload here."""
+        peer = context.peer()
+        if not self._allows_remote and not is_local(peer):
+            raise errors.ControlDenied(peer)
+        if self._control.mode is control.Mode.NONE:
+            raise errors.ControlOff
+        _check_repository(repository_name)
+
+
+def is_local(peer: str) -> bool:
+    """Return whether a peer, as gRPC names it, is on this machine: "ipv4:127.0.0.1:5", "ipv6:[::1]:5", "unix:...".
+
+    gRPC writes brackets as %5B and %5D. An IPv4 address may come as IPv6: ::ffff:127.0.0.1.
+    """
+    kind, _, address = urllib.parse.unquote(peer).partition(":")
+    if kind == "unix":
+        return True
+    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise errors.NotSupported(
+            f"repository_name is {name!r}; this server has one repository, without a name: leave it empty"
+        )
+
+
+def _handed(parameters: Parameters) -> handed.Handed:
+    """What a load hands over.
+
+    Raises:
+        BadRequest: a parameter that is not known, or of another type.
+    """
+    config: str | None = None
+    files: dict[str, bytes] = {}
+    for name, value in parameters.items():
+        if name == _CONFIG:
+            config = _value(name, value, "string_param")
+        elif name.startswith(_FILE):
+            files[name.removeprefix(_FILE)] = _value(name, value, "bytes_param")
+        else:
+            raise _unknown(name, f"{_CONFIG!r} and '{_FILE}<version>/<file>'")
+    return handed.Handed(config, files)
+
+
+def _check_unload(parameters: Parameters) -> None:
+    for name, value in parameters.items():
+        if name != _UNLOAD_DEPENDENTS:
+            raise _unknown(name, repr(_UNLOAD_DEPENDENTS))
+        _value(name, value, "bool_param")
+
+
+def _value(name: str, parameter: Any, wanted: str) -> Any:
+    got = parameter.WhichOneof("parameter_choice")
+    if got != wanted:
+        raise errors.BadRequest(f"parameter {name!r} is a {got or 'nothing'}; expected a {wanted}")
+    return getattr(parameter, wanted)
+
+
+def _unknown(name: str, known: str) -> errors.BadRequest:
+    return errors.BadRequest(f"parameter {name!r} is not known; expected {known}")
+
+
+async def _fail(context: Context, error: Exception) -> NoReturn:
+    await context.abort(*status.explain(error))
+    raise AssertionError("abort raises")

@@ -1,0 +1,311 @@
+"""`python -m tests.bench.conformance`: the onnx package's own test models, served without a config over gRPC.
+
+Path: onnx.backend.test → one `fovea serve`, which loads them by RepositoryModelLoad → table.
+
+Every answer is compared with the recorded one, within the tolerances of the package's own runner. What is not
+right is tried on ONNX Runtime directly, to tell whose fault it is. Takes some minutes; `--kind node` for one
+kind, `--markdown` for BENCHMARKS.md.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import enum
+import pathlib
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from onnx.backend.test import loader, runner
+from tritonclient.utils import InferenceServerException
+
+from tests import conftest
+from tests.bench import tables
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
+_FLAGS = ("--model-control-mode", "explicit", "--threads", "1", "--device", "cpu")
+_BFLOAT16_TOLERANCE = 2**-6
+"""Two units in the last place, as in onnx's runner."""
+_WIRE = {
+    "BOOL": "BOOL", "UINT8": "UINT8", "UINT16": "UINT16", "UINT32": "UINT32", "UINT64": "UINT64", "INT8": "INT8",
+    "INT16": "INT16", "INT32": "INT32", "INT64": "INT64", "FLOAT16": "FP16", "FLOAT": "FP32", "DOUBLE": "FP64",
+    "STRING": "BYTES", "BFLOAT16": "BF16",
+}  # fmt: skip
+
+Values = dict[str, Any]
+"""Tensor name → array; None or a list, where it is an optional or a sequence."""
+
+
+class Verdict(enum.Enum):
+    """What came of a test model, in the order of the table."""
+
+    RIGHT = "served and right"
+    AS_ONNX_RUNTIME = "served, the same bits as ONNX Runtime, which is not as recorded"
+    REFUSED = "refused with a reason"
+    NOT_BY_ONNX_RUNTIME = "ONNX Runtime itself cannot run it"
+    WRONG = "wrong"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One test model with its recorded runs: inputs and outputs."""
+
+    name: str
+    model: onnx.ModelProto
+    runs: Sequence[tuple[Values, Values]]
+    rtol: float
+    atol: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came of a case; `batching` is the server's reason to batch it or not, "" if it was not loaded."""
+
+    case: Case
+    verdict: Verdict
+    reason: str = ""
+    rows_max: int = 0
+
+
+def cases(kind: str) -> Iterator[Case]:
+    """The test models of a kind."""
+    with warnings.catch_warnings():  # onnx overflows on purpose while it makes its values
+        warnings.simplefilter("ignore")
+        found = loader.load_model_tests(kind=kind)
+    for test in found:
+        model = test.model or onnx.load(_graph_path(test))
+        runs = test.data_sets or _stored(test, model)
+        inputs, outputs = ([value.name for value in values] for values in (_fed(model), model.graph.output))
+        named = [(_named(inputs, ins), _named(outputs, outs)) for ins, outs in runs]
+        yield Case(test.name, model, named, test.rtol, test.atol)
+
+
+def _fed(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs, those that have defaults last: so the recorded values come in order, with or without them."""
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    return sorted(model.graph.input, key=lambda value: value.name in defaults)
+
+
+def _named(names: Sequence[str], values: Sequence[Any]) -> Values:
+    arrays = [onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value for value in values]
+    return dict(zip(names, arrays, strict=False))
+
+
+def _graph_path(test: Any) -> pathlib.Path:
+    """`real` tests that the package carries without weights have a path below its own folder instead of a URL."""
+    if test.model_dir:
+        return pathlib.Path(test.model_dir) / "model.onnx"
+    return pathlib.Path(onnx.__file__).parent.parent / test.url
+
+
+def _stored(test: Any, model: onnx.ModelProto) -> Iterator[tuple[list[Any], list[Any]]]:
+    if test.model_dir is None:
+        path = _graph_path(test)
+        dummies = [runner.Runner.generate_dummy_data(value) for value in _fed(model)[:1]]
+        yield dummies, [_read(path.with_name(f"{path.stem}_output_0.pb"), model.graph.output[0])]
+        return
+    for folder in sorted(pathlib.Path(test.model_dir).glob("test_data_set*")):
+        yield tuple(
+            [
+                _read(folder / f"{role}_{number}.pb", value)
+                for number, value in enumerate(values)
+                if (folder / f"{role}_{number}.pb").exists()
+            ]
+            for role, values in (("input", _fed(model)), ("output", model.graph.output))
+        )  # type: ignore[misc]  # two roles
+
+
+def _read(path: pathlib.Path, value: onnx.ValueInfoProto) -> Any:
+    if value.type.WhichOneof("value") != "tensor_type":
+        return None  # a sequence or an optional: refused at load
+    return onnx.numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes()))
+
+
+@contextlib.contextmanager
+def serving(tested: Iterable[Case]) -> Iterator[tuple[triton.InferenceServerClient, conftest.RunningServer]]:
+    """A real server on a repository of these models without a config, none of them loaded yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = pathlib.Path(folder) / "models"
+        for case in tested:
+            version = repository / case.name / "1"
+            version.mkdir(parents=True)
+            onnx.save(case.model, version / "model.onnx")
+        with conftest.running(repository, pathlib.Path(folder) / "log", *_FLAGS) as server:
+            client = triton.InferenceServerClient(server.address)
+            yield client, server
+            client.close()
+
+
+def judge(client: triton.InferenceServerClient, case: Case) -> Result:
+    """Load a case's model, ask it what was recorded, compare, and unload it."""
+    try:
+        client.load_model(case.name)
+    except InferenceServerException as error:
+        reason = error.message() or ""
+        by_itself = _by_onnx_runtime(case)
+        if isinstance(by_itself, str):
+            return Result(case, Verdict.NOT_BY_ONNX_RUNTIME, by_itself)
+        return Result(case, Verdict.REFUSED, reason)
+    try:
+        rows_max = client.get_model_config(case.name).config.max_batch_size
+        served = [_ask(client, case, inputs) for inputs, _ in case.runs]
+    except InferenceServerException as error:
+        by_itself = _by_onnx_runtime(case)
+        verdict = Verdict.NOT_BY_ONNX_RUNTIME if isinstance(by_itself, str) else Verdict.WRONG
+        return Result(case, verdict, by_itself if isinstance(by_itself, str) else str(error))
+    finally:
+        client.unload_model(case.name)
+    return dataclasses.replace(_compared(case, served), rows_max=rows_max)
+
+
+def _ask(client: triton.InferenceServerClient, case: Case, inputs: Values) -> Values:
+    tensors = []
+    for value in case.model.graph.input:
+        array = inputs.get(value.name)
+        if array is None:
+            continue
+        datatype = _WIRE[onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
+        tensor = triton.InferInput(value.name, list(array.shape), datatype)
+        plain = array.astype(np.float32 if datatype == "BF16" else np.object_ if datatype == "BYTES" else array.dtype)
+        tensor.set_data_from_numpy(plain)
+        tensors.append(tensor)
+    result = client.infer(case.name, tensors)
+    return {value.name: _text(result.as_numpy(value.name)) for value in case.model.graph.output}
+
+
+def _text(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype != np.object_:
+        return array
+    made = np.empty(array.shape, np.object_)
+    made.ravel()[:] = [element.decode() for element in array.ravel()]
+    return made
+
+
+def _compared(case: Case, served: Sequence[Values]) -> Result:
+    differing = _difference(case, served)
+    if not differing:
+        return Result(case, Verdict.RIGHT)
+    by_itself = _by_onnx_runtime(case)
+    if isinstance(by_itself, str):
+        return Result(case, Verdict.WRONG, f"{differing}; ONNX Runtime: {by_itself}")
+    is_same = all(
+        _widened(theirs[name]).tobytes() == ours[name].tobytes()
+        for theirs, ours in zip(by_itself, served, strict=True)
+        for name in theirs
+    )
+    return Result(case, Verdict.AS_ONNX_RUNTIME if is_same else Verdict.WRONG, differing)
+
+
+def _difference(case: Case, answers: Sequence[Values]) -> str:
+    """How the answers differ from the recorded ones, in one line; "" if they do not."""
+    for (_, recorded), got in zip(case.runs, answers, strict=True):
+        for name, wanted in recorded.items():
+            is_bf16 = wanted.dtype.name == "bfloat16"
+            rtol = max(case.rtol, _BFLOAT16_TOLERANCE) if is_bf16 else case.rtol
+            wanted_plain = wanted.astype(np.object_) if wanted.dtype.kind in "US" else _widened(wanted)
+            try:
+                runner.Runner.assert_similar_outputs([wanted_plain], [_widened(got[name])], rtol, case.atol)
+            except AssertionError as error:
+                said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+                return f"output {name!r}: {said[:160]}"
+    return ""
+
+
+def _widened(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _by_onnx_runtime(case: Case) -> list[Values] | str:
+    """ONNX Runtime's own answers, without a server; what it says, if it has none."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            case.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        names = [value.name for value in case.model.graph.output]
+        answers = []
+        for inputs, _ in case.runs:
+            fed = {name: _ortvalue(array) for name, array in inputs.items()}
+            values = session.run(names, fed) if not _has_bf16_outputs(case) else _by_value(session, names, fed)
+            answers.append(dict(zip(names, values, strict=True)))
+    except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+        return str(error).splitlines()[0]
+    return answers
+
+
+def _ortvalue(array: Any) -> Any:
+    if isinstance(array, np.ndarray) and array.dtype.name == "bfloat16":
+        bits = array.view(np.uint16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+    return array.astype(np.object_) if isinstance(array, np.ndarray) and array.dtype.kind in "US" else array
+
+
+def _has_bf16_outputs(case: Case) -> bool:
+    return any(value.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for value in case.model.graph.output)
+
+
+def _by_value(session: onnxruntime.InferenceSession, names: list[str], fed: Values) -> list[Any]:
+    """Only whether it runs: the comparison of BF16 with ONNX Runtime itself needs no numbers when it is right."""
+    make = onnxruntime.OrtValue
+    values = {
+        name: one if isinstance(one, make) else make.ortvalue_from_numpy(np.asarray(one)) for name, one in fed.items()
+    }
+    session.run_with_ort_values(names, values)
+    return [np.empty(0, np.float32) for _ in names]
+
+
+def table(results: Sequence[tuple[str, Result]], *, is_markdown: bool) -> str:
+    """Counts by kind, then the reasons of all that was not served right, grouped."""
+    counts = collections.Counter((kind, result.verdict) for kind, result in results)
+    kinds = list(dict.fromkeys(kind for kind, _ in results))
+    rows = [[verdict.value, *(str(counts[kind, verdict]) for kind in kinds)] for verdict in Verdict]
+    batched = [sum(result.rows_max > 0 for kind, result in results if kind == one) for one in kinds]
+    head = ["", *kinds]
+    parts = [tables.markdown(head, [*rows, ["of the served: batched", *map(str, batched)]])]
+    reasons = collections.Counter((result.verdict, _grouped(result.reason)) for _, result in results if result.reason)
+    grouped = [[verdict.value, reason, str(count)] for (verdict, reason), count in reasons.most_common()]
+    parts.append(tables.markdown(["", "why", "models"], grouped) if is_markdown else _listed(results))
+    return "\n\n".join(parts)
+
+
+def _grouped(reason: str) -> str:
+    """A reason without the names in it."""
+    plain = re.sub(r"^.*?cannot be served: |\[ONNXRuntimeError\] : \d+ : ", "", reason)
+    return re.sub(r"'[^']*'|\"[^\"]*\"|/\S+", "…", plain).replace("|", "/")[:140]
+
+
+def _listed(results: Sequence[tuple[str, Result]]) -> str:
+    return "\n".join(
+        f"{result.verdict.value}: {kind} {result.case.name}: {result.reason}"
+        for kind, result in results
+        if result.reason
+    )
+
+
+def main() -> int:
+    """Judge every test model and print the table; 1 if any is wrong."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--kind", choices=KINDS, action="append", help="only these kinds")
+    options.add_argument("--markdown", action="store_true", help="reasons grouped, instead of a line for each model")
+    chosen = options.parse_args()
+    results: list[tuple[str, Result]] = []
+    for kind in chosen.kind or KINDS:
+        tested = list(cases(kind))
+        with serving(tested) as (client, _):
+            results += [(kind, judge(client, case)) for case in tested]
+    sys.stdout.write(table(results, is_markdown=chosen.markdown) + "\n")
+    return int(any(result.verdict is Verdict.WRONG for _, result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
