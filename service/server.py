@@ -45,7 +45,8 @@ class Server:
         self._poll = poll.Poll(self._control, chosen.repository_poll_s)
         door = wire_repository.Repository(self._control, allows_remote=chosen.allow_remote_control)
         with cores.threads_give_way():
-            self._grpc = grpc_server.GrpcPort(self._way, describe.Describe(self._engine, mode), door, _limits(chosen))
+            described = describe.Describe(self._engine, mode, allows_shared_memory=chosen.allow_client_shm)
+            self._grpc = grpc_server.GrpcPort(self._way, described, door, _limits(chosen))
         self._http = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
 
     async def start(self) -> None:

@@ -14,7 +14,10 @@ from service.models import config, description
 from service.wire import status
 
 # Only what works.
-EXTENSIONS = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+EXTENSIONS = (
+    "classification", "model_configuration", "schedule_policy", "binary_tensor_data", "parameters", "statistics",
+    "logging",
+)  # fmt: skip
 CONTROL_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
 """Where calls load and unload models."""
 
@@ -29,9 +32,10 @@ def version() -> str:
 class Describe:
     """The calls that only read."""
 
-    def __init__(self, served: engine.Engine, mode: control.Mode) -> None:
+    def __init__(self, served: engine.Engine, mode: control.Mode, *, allows_shared_memory: bool) -> None:
         self._engine = served
-        self._extensions = EXTENSIONS if mode is control.Mode.NONE else (*EXTENSIONS, *CONTROL_EXTENSIONS)
+        controlled = () if mode is control.Mode.NONE else CONTROL_EXTENSIONS
+        self._extensions = (*EXTENSIONS, *controlled, *(["system_shared_memory"] if allows_shared_memory else []))
 
     async def server_live(
         self, request: inference_pb2.ServerLiveRequest, context: Context

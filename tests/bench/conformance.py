@@ -96,8 +96,13 @@ def _fed(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def _named(names: Sequence[str], values: Sequence[Any]) -> Values:
-    arrays = [onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value for value in values]
-    return dict(zip(names, arrays, strict=False))
+    return dict(zip(names, map(_array, values), strict=False))
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def _graph_path(test: Any) -> pathlib.Path:
@@ -151,7 +156,7 @@ def judge(client: triton.InferenceServerClient, case: Case) -> Result:
         client.load_model(case.name)
     except InferenceServerException as error:
         reason = error.message() or ""
-        by_itself = _by_onnx_runtime(case)
+        by_itself = _by_onnx_runtime(dataclasses.replace(case, runs=()))
         if isinstance(by_itself, str):
             return Result(case, Verdict.NOT_BY_ONNX_RUNTIME, by_itself)
         return Result(case, Verdict.REFUSED, reason)
@@ -175,7 +180,7 @@ def _ask(client: triton.InferenceServerClient, case: Case, inputs: Values) -> Va
             continue
         datatype = _WIRE[onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)]
         tensor = triton.InferInput(value.name, list(array.shape), datatype)
-        plain = array.astype(np.float32 if datatype == "BF16" else np.object_ if datatype == "BYTES" else array.dtype)
+        plain = array.astype(np.object_) if datatype == "BYTES" else array
         tensor.set_data_from_numpy(plain)
         tensors.append(tensor)
     result = client.infer(case.name, tensors)

@@ -124,11 +124,13 @@ def test_a_link_among_shared_memory_is_not_followed(client: triton.InferenceServ
         link.unlink()
 
 
-def test_without_leave_no_memory_is_mapped(server: RunningServer) -> None:
-    with triton.InferenceServerClient(server.address) as client:
-        client.unregister_system_shared_memory()
+def test_without_leave_no_memory_is_mapped(server: RunningServer, client: triton.InferenceServerClient) -> None:
+    assert "system_shared_memory" in client.get_server_metadata().extensions
+    with triton.InferenceServerClient(server.address) as denied:
+        assert "system_shared_memory" not in denied.get_server_metadata().extensions
+        denied.unregister_system_shared_memory()
         with pytest.raises(InferenceServerException, match="--allow-client-shm") as caught:
-            client.register_system_shared_memory("images", "/anything", 10)
+            denied.register_system_shared_memory("images", "/anything", 10)
         assert "UNIMPLEMENTED" in caught.value.status()
 
 
