@@ -104,7 +104,8 @@ def _complete_tensor(model: str, entry, spec: datatypes.TensorSpec, is_batched: 
         )
     dims = list(spec.shape[1:] if is_batched else spec.shape)
     said_dims = list(entry.dims)
-    if said_dims and not _dims_agree(said_dims, dims):
+    is_known = bool(spec.shape)  # scalars and tensors without a declared rank look the same in ONNX Runtime
+    if said_dims and is_known and not _dims_agree(said_dims, dims):
         raise errors.ModelLoadError(
             model, f"config.pbtxt says dims {said_dims} for {spec.name!r}; the graph has {dims}"
         )

@@ -78,31 +78,50 @@ def _sample(
         raise ValueError(f"dims of input {name!r} are {list(shape)}; expected {list(wanted)}, -1 being any size")
     kind = said.WhichOneof("input_data_type")
     if kind == "input_data_file":
-        return _from_file(folder / FOLDER, said.input_data_file, shape, spec.datatype.numpy)
+        return _from_file(folder / FOLDER, said.input_data_file, shape, spec.datatype)
     if kind == "random_data":
-        return _random(shape, spec.datatype.numpy)
+        return _random(shape, spec.datatype)
     if kind == "zero_data":
-        return np.zeros(shape, spec.datatype.numpy)
+        return datatypes.zeros(shape, spec.datatype)
     raise ValueError(f"input {name!r} names no data; expected zero_data, random_data or input_data_file")
 
 
 def _from_file(
-    folder: pathlib.Path, filename: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+    folder: pathlib.Path, filename: str, shape: tuple[int, ...], datatype: datatypes.Datatype
 ) -> NDArray[np.generic]:
-    """The elements one after another, little-endian, as in Triton."""
+    """The elements one after another, little-endian, each string behind its length in 4 bytes, as in Triton."""
     path = (folder / filename).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise ValueError(f"input_data_file {filename!r} leaves {folder}")
-    size_bytes = math.prod(shape) * dtype.itemsize
     content = path.read_bytes()
+    if datatype is datatypes.STRING:
+        return _texts(path, content, shape)
+    dtype = datatype.numpy
+    size_bytes = math.prod(shape) * dtype.itemsize
     if len(content) != size_bytes:
         raise ValueError(f"{path} has {len(content)} bytes; dims {list(shape)} of {dtype} need {size_bytes}")
     return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
 
 
-def _random(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """The same values every time: floats from 0 to 1, bytes from 0 to 255, other integers 0 and 1."""
-    generator = np.random.default_rng(0)
+def _texts(path: pathlib.Path, content: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    elements: list[str] = []
+    position = 0
+    while position < len(content):
+        start = position + 4
+        position = start + int.from_bytes(content[position:start], "little")
+        elements.append(content[start:position].decode())
+    if position != len(content) or len(elements) != math.prod(shape):
+        raise ValueError(f"{path} has {len(elements)} strings in {len(content)} bytes; dims {list(shape)} need others")
+    return np.array(elements, np.object_).reshape(shape)
+
+
+def _random(shape: tuple[int, ...], datatype: datatypes.Datatype) -> NDArray[np.generic]:
+    """The same values every time: floats from 0 to 1, bytes from 0 to 255, other integers 0 and 1, also as strings."""
+    generator, dtype = np.random.default_rng(0), datatype.numpy
+    if datatype is datatypes.BF16:
+        return datatypes.patterns(generator.random(shape))
     if dtype.kind == "f":
         return generator.random(shape).astype(dtype)
+    if datatype is datatypes.STRING:
+        return generator.integers(0, 2, shape).astype(np.str_).astype(np.object_)
     return generator.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)

@@ -161,12 +161,22 @@ def _check_shape(
     if is_image:
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
             raise errors.BadTensor(model.name, name, f"shape {list(shape)} for encoded images", "[N] or [N, 1]")
-    elif len(shape) != len(spec.shape) or any(w not in {-1, g} for g, w in zip(shape, spec.shape, strict=True)):
+    elif not _fits(shape, spec.shape):
         wanted = f"shape {list(spec.shape)} (-1: any)" + (" or encoded images as BYTES [N]" if model.image else "")
         raise errors.BadTensor(model.name, name, f"shape {list(shape)}", wanted)
     is_image_input = model.image is not None and model.image.input == name
     if any(size < 0 for size in shape) or (is_image_input and 0 in shape) or (model.is_batched and shape[0] == 0):
         raise errors.BadTensor(model.name, name, f"shape {list(shape)}", "at least one row")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is one that the graph takes.
+
+    Scalars and tensors without a declared rank look the same in ONNX Runtime: both shapes are left to it.
+    """
+    return not wanted or (
+        len(shape) == len(wanted) and all(most in {-1, size} for size, most in zip(shape, wanted, strict=True))
+    )
 
 
 def _from_contents(

@@ -16,7 +16,6 @@ import pathlib
 import re
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,13 +24,12 @@ import onnx
 import onnxruntime
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from onnx.backend.test import loader, runner
+from onnx.backend.test import runner
 from tritonclient.utils import InferenceServerException
 
 from tests import conftest
-from tests.bench import tables
+from tests.bench import onnx_cases, tables
 
-KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "real")
 _FLAGS = ("--model-control-mode", "explicit", "--threads", "1", "--device", "cpu")
 _BFLOAT16_TOLERANCE = 2**-6
 """Two units in the last place, as in onnx's runner."""
@@ -40,9 +38,6 @@ _WIRE = {
     "INT16": "INT16", "INT32": "INT32", "INT64": "INT64", "FLOAT16": "FP16", "FLOAT": "FP32", "DOUBLE": "FP64",
     "STRING": "BYTES", "BFLOAT16": "BF16",
 }  # fmt: skip
-
-Values = dict[str, Any]
-"""Tensor name → array; None or a list, where it is an optional or a sequence."""
 
 
 class Verdict(enum.Enum):
@@ -56,87 +51,17 @@ class Verdict(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One test model with its recorded runs: inputs and outputs."""
-
-    name: str
-    model: onnx.ModelProto
-    runs: Sequence[tuple[Values, Values]]
-    rtol: float
-    atol: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Result:
     """What came of a case; `batching` is the server's reason to batch it or not, "" if it was not loaded."""
 
-    case: Case
+    case: onnx_cases.Case
     verdict: Verdict
     reason: str = ""
     rows_max: int = 0
 
 
-def cases(kind: str) -> Iterator[Case]:
-    """The test models of a kind."""
-    with warnings.catch_warnings():  # onnx overflows on purpose while it makes its values
-        warnings.simplefilter("ignore")
-        found = loader.load_model_tests(kind=kind)
-    for test in found:
-        model = test.model or onnx.load(_graph_path(test))
-        runs = test.data_sets or _stored(test, model)
-        inputs, outputs = ([value.name for value in values] for values in (_fed(model), model.graph.output))
-        named = [(_named(inputs, ins), _named(outputs, outs)) for ins, outs in runs]
-        yield Case(test.name, model, named, test.rtol, test.atol)
-
-
-def _fed(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs, those that have defaults last: so the recorded values come in order, with or without them."""
-    defaults = {tensor.name for tensor in model.graph.initializer}
-    return sorted(model.graph.input, key=lambda value: value.name in defaults)
-
-
-def _named(names: Sequence[str], values: Sequence[Any]) -> Values:
-    return dict(zip(names, map(_array, values), strict=False))
-
-
-def _array(value: Any) -> Any:
-    if isinstance(value, onnx.TensorProto):
-        return onnx.numpy_helper.to_array(value)
-    return np.asarray(value) if isinstance(value, np.generic) else value
-
-
-def _graph_path(test: Any) -> pathlib.Path:
-    """`real` tests that the package carries without weights have a path below its own folder instead of a URL."""
-    if test.model_dir:
-        return pathlib.Path(test.model_dir) / "model.onnx"
-    return pathlib.Path(onnx.__file__).parent.parent / test.url
-
-
-def _stored(test: Any, model: onnx.ModelProto) -> Iterator[tuple[list[Any], list[Any]]]:
-    if test.model_dir is None:
-        path = _graph_path(test)
-        dummies = [runner.Runner.generate_dummy_data(value) for value in _fed(model)[:1]]
-        yield dummies, [_read(path.with_name(f"{path.stem}_output_0.pb"), model.graph.output[0])]
-        return
-    for folder in sorted(pathlib.Path(test.model_dir).glob("test_data_set*")):
-        yield tuple(
-            [
-                _read(folder / f"{role}_{number}.pb", value)
-                for number, value in enumerate(values)
-                if (folder / f"{role}_{number}.pb").exists()
-            ]
-            for role, values in (("input", _fed(model)), ("output", model.graph.output))
-        )  # type: ignore[misc]  # two roles
-
-
-def _read(path: pathlib.Path, value: onnx.ValueInfoProto) -> Any:
-    if value.type.WhichOneof("value") != "tensor_type":
-        return None  # a sequence or an optional: refused at load
-    return onnx.numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes()))
-
-
 @contextlib.contextmanager
-def serving(tested: Iterable[Case]) -> Iterator[tuple[triton.InferenceServerClient, conftest.RunningServer]]:
+def serving(tested: Iterable[onnx_cases.Case]) -> Iterator[tuple[triton.InferenceServerClient, conftest.RunningServer]]:
     """A real server on a repository of these models without a config, none of them loaded yet."""
     with tempfile.TemporaryDirectory() as folder:
         repository = pathlib.Path(folder) / "models"
@@ -150,7 +75,7 @@ def serving(tested: Iterable[Case]) -> Iterator[tuple[triton.InferenceServerClie
             client.close()
 
 
-def judge(client: triton.InferenceServerClient, case: Case) -> Result:
+def judge(client: triton.InferenceServerClient, case: onnx_cases.Case) -> Result:
     """Load a case's model, ask it what was recorded, compare, and unload it."""
     try:
         client.load_model(case.name)
@@ -172,7 +97,7 @@ def judge(client: triton.InferenceServerClient, case: Case) -> Result:
     return dataclasses.replace(_compared(case, served), rows_max=rows_max)
 
 
-def _ask(client: triton.InferenceServerClient, case: Case, inputs: Values) -> Values:
+def _ask(client: triton.InferenceServerClient, case: onnx_cases.Case, inputs: onnx_cases.Values) -> onnx_cases.Values:
     tensors = []
     for value in case.model.graph.input:
         array = inputs.get(value.name)
@@ -195,7 +120,7 @@ def _text(array: NDArray[Any]) -> NDArray[Any]:
     return made
 
 
-def _compared(case: Case, served: Sequence[Values]) -> Result:
+def _compared(case: onnx_cases.Case, served: Sequence[onnx_cases.Values]) -> Result:
     differing = _difference(case, served)
     if not differing:
         return Result(case, Verdict.RIGHT)
@@ -210,7 +135,7 @@ def _compared(case: Case, served: Sequence[Values]) -> Result:
     return Result(case, Verdict.AS_ONNX_RUNTIME if is_same else Verdict.WRONG, differing)
 
 
-def _difference(case: Case, answers: Sequence[Values]) -> str:
+def _difference(case: onnx_cases.Case, answers: Sequence[onnx_cases.Values]) -> str:
     """How the answers differ from the recorded ones, in one line; "" if they do not."""
     for (_, recorded), got in zip(case.runs, answers, strict=True):
         for name, wanted in recorded.items():
@@ -229,7 +154,7 @@ def _widened(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def _by_onnx_runtime(case: Case) -> list[Values] | str:
+def _by_onnx_runtime(case: onnx_cases.Case) -> list[onnx_cases.Values] | str:
     """ONNX Runtime's own answers, without a server; what it says, if it has none."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -255,11 +180,11 @@ def _ortvalue(array: Any) -> Any:
     return array.astype(np.object_) if isinstance(array, np.ndarray) and array.dtype.kind in "US" else array
 
 
-def _has_bf16_outputs(case: Case) -> bool:
+def _has_bf16_outputs(case: onnx_cases.Case) -> bool:
     return any(value.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for value in case.model.graph.output)
 
 
-def _by_value(session: onnxruntime.InferenceSession, names: list[str], fed: Values) -> list[Any]:
+def _by_value(session: onnxruntime.InferenceSession, names: list[str], fed: onnx_cases.Values) -> list[Any]:
     """Only whether it runs: the comparison of BF16 with ONNX Runtime itself needs no numbers when it is right."""
     make = onnxruntime.OrtValue
     values = {
@@ -300,12 +225,12 @@ def _listed(results: Sequence[tuple[str, Result]]) -> str:
 def main() -> int:
     """Judge every test model and print the table; 1 if any is wrong."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--kind", choices=KINDS, action="append", help="only these kinds")
+    options.add_argument("--kind", choices=onnx_cases.KINDS, action="append", help="only these kinds")
     options.add_argument("--markdown", action="store_true", help="reasons grouped, instead of a line for each model")
     chosen = options.parse_args()
     results: list[tuple[str, Result]] = []
-    for kind in chosen.kind or KINDS:
-        tested = list(cases(kind))
+    for kind in chosen.kind or onnx_cases.KINDS:
+        tested = list(onnx_cases.of_kind(kind))
         with serving(tested) as (client, _):
             results += [(kind, judge(client, case)) for case in tested]
     sys.stdout.write(table(results, is_markdown=chosen.markdown) + "\n")
