@@ -10,11 +10,15 @@ A free first dimension does not say so: x - mean(x) has one, and mixes its neigh
 4. the rows differ in every output: what is the same for all rows proves nothing.
 
 Rows are random, of magnitudes so different that a maximum or a scale taken over the batch shows in all others.
+Beside them stand extreme ones. Arithmetic hands NaN on, however small its share is, so a row that keeps its
+bits beside a row of NaN was not computed from it. What picks one value of many may pass NaN over, but then picks
+an infinity. What is left, comparisons, is ruled out by 2.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +32,18 @@ ROWS_MAX = 8
 """The largest batch, because every number up to it is tried; a config.pbtxt may say more."""
 _MAGNITUDES = (1.0, 0.01, 30.0, 1.0, 0.1, 3.0, 100.0, 1.0)
 _INTEGERS_BELOW = (10, 2)
-"""Integers are often indices: the smaller bound is tried if the larger one is out of range."""
+"""Integers of more than 16 bits are often indices: the smaller bound is tried if the larger one is out of range."""
+_EXTREME_FLOATS = (math.nan, math.inf, -math.inf, 0.0, 6e4)
+"""The values of the extreme rows; the last is about the largest of float16."""
+_EXTREMES = len(_EXTREME_FLOATS)
 _SEED = 0
 
 BY_VALUE = frozenset(
     {
         "If", "Loop", "Scan", "NonZero", "Unique", "Compress", "NonMaxSuppression", "StringSplit",
         "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM",
+        "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "IsNaN", "IsInf",
+        "ThresholdedRelu", "Shrink",
         "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout",
     }
 )  # fmt: skip
@@ -50,7 +59,7 @@ class Verdict:
 
 
 def judge(loaded: instances.Instances) -> Verdict:
-    """Return whether the model may be batched. Runs it some twenty times, if its tensors do not forbid it already."""
+    """Return whether the model may be batched. Runs it some thirty times, if its tensors do not forbid it already."""
     reason = _forbidden_by_tensors(loaded) or _forbidden_by_operators(loaded.operators)
     if reason:
         return Verdict(0, reason)
@@ -86,7 +95,7 @@ def _forbidden_by_operators(operators: frozenset[str]) -> str:
 
 
 def _rows_that_run(loaded: instances.Instances) -> tuple[Arrays, list[Arrays]]:
-    """Random rows, name → (ROWS_MAX, ...), and the outputs of each alone."""
+    """Random rows, behind them the extreme ones, name → (ROWS_MAX + _EXTREMES, ...), and the outputs of each alone."""
     *tried, last = [_rows(loaded, below) for below in _INTEGERS_BELOW]
     for rows in tried:
         try:
@@ -97,7 +106,7 @@ def _rows_that_run(loaded: instances.Instances) -> tuple[Arrays, list[Arrays]]:
 
 
 def _alone(loaded: instances.Instances, rows: Arrays) -> list[Arrays]:
-    return [_run(loaded, rows, np.array([row])) for row in range(ROWS_MAX)]
+    return [_run(loaded, rows, np.array([row])) for row in range(ROWS_MAX + _EXTREMES)]
 
 
 def _rows(loaded: instances.Instances, below: int) -> Arrays:
@@ -106,17 +115,34 @@ def _rows(loaded: instances.Instances, below: int) -> Arrays:
 
 
 def _values(spec: datatypes.TensorSpec, below: int, random: np.random.Generator) -> NDArray[np.generic]:
-    """Values of one input, (ROWS_MAX, ...); uint8 are pixels, strings are numbers."""
+    """Values of one input, (ROWS_MAX + _EXTREMES, ...); small integers of all values, strings are numbers."""
     shape = (ROWS_MAX, *spec.shape[1:])
     dtype = spec.datatype.numpy
     if dtype.kind == "f" or spec.datatype is datatypes.BF16:
         scales = np.reshape(_MAGNITUDES, (ROWS_MAX, *[1] * (len(shape) - 1)))
-        drawn = random.standard_normal(shape) * scales
+        drawn = _with_extremes(random.standard_normal(shape) * scales, _EXTREME_FLOATS)
         return datatypes.patterns(drawn) if spec.datatype is datatypes.BF16 else drawn.astype(dtype)
-    whole = random.integers(0, 256 if dtype == np.uint8 else 2 if dtype == np.bool_ else below, shape)
+    low, high = _bounds(spec.datatype, below)
+    whole = _with_extremes(random.integers(low, high, shape), (low, high - 1, low, high - 1, low))
     if spec.datatype is datatypes.STRING:
         return whole.astype(np.str_).astype(np.object_)
     return whole.astype(dtype)
+
+
+def _bounds(datatype: datatypes.Datatype, below: int) -> tuple[int, int]:
+    """From where and below what integers are drawn: of few bits all that there are."""
+    dtype = datatype.numpy
+    if dtype.kind == "b":
+        return 0, 2
+    if dtype.kind in "iu" and dtype.itemsize <= 2:
+        limits = np.iinfo(dtype.name)
+        return limits.min, limits.max + 1
+    return 0, below
+
+
+def _with_extremes(rows: NDArray[Any], values: Sequence[float]) -> NDArray[Any]:
+    """The rows, and behind them one for each value, full of it."""
+    return np.concatenate([rows, *(np.full((1, *rows.shape[1:]), value, rows.dtype) for value in values)])
 
 
 def _difference(loaded: instances.Instances, rows: Arrays, alone: list[Arrays]) -> str:
@@ -133,20 +159,38 @@ def _difference(loaded: instances.Instances, rows: Arrays, alone: list[Arrays]) 
 
 
 def _companies() -> Iterator[NDArray[np.int64]]:
-    """Which rows run together: all in every number, all backwards, and one beside a copy of itself."""
+    """Which rows run together.
+
+    1. All random ones in every number; all, also backwards.
+    2. An extreme one between two others; all extreme ones and some others.
+    3. Copies of one row: two, and as many as there may be, of a random row and of zeros.
+    """
     random = np.random.default_rng(_SEED)
+    extremes = np.arange(ROWS_MAX, ROWS_MAX + _EXTREMES)
     for count in range(1, ROWS_MAX + 1):
         yield random.permutation(ROWS_MAX)[:count]
     yield np.arange(ROWS_MAX)
     yield np.arange(ROWS_MAX)[::-1]
+    for extreme in extremes:
+        yield np.array([0, extreme, 1])
+    yield np.concatenate([extremes, np.arange(ROWS_MAX - _EXTREMES)])
     yield np.zeros(2, np.int64)
+    yield np.zeros(ROWS_MAX, np.int64)
+    yield np.full(ROWS_MAX, extremes[_EXTREME_FLOATS.index(0.0)])
 
 
 def _are_same(one: NDArray[np.generic], other: NDArray[np.generic]) -> bool:
-    """Whether shapes, types and bits are equal; NaN equals itself."""
+    """Whether shapes, types and bits are equal; any NaN equals any other."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return bool((one == other).all()) if one.dtype == np.object_ else one.tobytes() == other.tobytes()
+    if one.dtype == np.object_:
+        return bool((one == other).all())
+    if one.tobytes() == other.tobytes():
+        return True
+    if one.dtype.kind != "f":
+        return False
+    is_nan = np.isnan(one)
+    return np.array_equal(is_nan, np.isnan(other)) and one[~is_nan].tobytes() == other[~is_nan].tobytes()
 
 
 def _lack_of_evidence(alone: list[Arrays]) -> str:
@@ -154,7 +198,7 @@ def _lack_of_evidence(alone: list[Arrays]) -> str:
     for name, first in alone[0].items():
         if math.prod(first.shape) == 0:
             return f"output {name!r} is empty"
-        if all(_are_same(first, answers[name]) for answers in alone[1:]):
+        if all(_are_same(first, answers[name]) for answers in alone[1:ROWS_MAX]):
             return f"output {name!r} is the same for all rows tried, which proves nothing"
     return ""
 

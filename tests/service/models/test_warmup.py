@@ -4,8 +4,10 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+import onnx
 import pytest
 from google.protobuf import text_format
+from onnx import parser
 
 from protos import model_config_pb2
 from service import errors
@@ -89,3 +91,24 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: pathlib.Path, loaded: Wat
     (tmp_path / "warmup/link").symlink_to("/etc/hostname")
     with pytest.raises(errors.ModelLoadError, match="leaves"):
         run(tmp_path, loaded, image(SHAPE + ' input_data_file: "link"'))
+
+
+def test_strings_and_bfloat16_have_data_too(tmp_path: pathlib.Path) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (string[2] x) => (string[2] y) { y = Identity(x) }'
+    (tmp_path / "warmup").mkdir()
+    (tmp_path / "warmup/words").write_bytes(b"\2\0\0\0\xc3\xa9\0\0\0\0")
+    for said in ("zero_data: true", "random_data: true", 'input_data_file: "words"'):
+        assert warmed(tmp_path, text, f"data_type: TYPE_STRING dims: [2] {said}") == 1
+    with pytest.raises(errors.ModelLoadError, match=r"has 2 strings in 10 bytes; dims \[3\] need others"):
+        warmed(tmp_path, text.replace("[2]", "[K]"), 'data_type: TYPE_STRING dims: [3] input_data_file: "words"')
+    text = text.replace("string", "bfloat16")
+    for said in ("zero_data: true", "random_data: true"):
+        assert warmed(tmp_path, text, f"data_type: TYPE_BF16 dims: [2] {said}") == 1
+
+
+def warmed(folder: pathlib.Path, text: str, said: str) -> int:
+    """Run one entry of a model that has input "x" and no batch."""
+    onnx.save(parser.parse_model(text), folder / "m.onnx")
+    loaded = instances.Instances("m", folder / "m.onnx", session.Options(providers.choose("cpu"), 1))
+    entry = f'model_warmup {{ inputs {{ key: "x" value: {{ {said} }} }} }}'
+    return warmup.run("m", folder, text_format.Parse(entry, model_config_pb2.ModelConfig()), loaded)

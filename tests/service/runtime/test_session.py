@@ -4,9 +4,11 @@ import dataclasses
 import pathlib
 
 import numpy as np
+import onnx
 import pytest
+from onnx import parser
 
-from service import errors
+from service import datatypes, errors
 from service.runtime import knobs, providers, session
 from tests.service.runtime import graphs
 
@@ -73,3 +75,34 @@ def test_a_bound_run_reads_and_writes_its_fixed_addresses(path: pathlib.Path) ->
         bound.run()
         wanted = loaded.run({"image": rows}, ["scores"])["scores"]
         np.testing.assert_allclose(scores.value.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def of_text(path: pathlib.Path, body: str) -> session.Session:
+    onnx.save(parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {body}'), path)
+    return session.Session("m", path, OPTIONS)
+
+
+def test_bfloat16_is_carried_as_bit_patterns(tmp_path: pathlib.Path) -> None:
+    loaded = of_text(tmp_path / "m.onnx", "(bfloat16[N] x, float[] z) => (float[N] y, float[] w) "
+                     "{ y = Cast<to=1>(x) w = Neg(z) }")  # fmt: skip
+    values = np.array([1.5, -2.0, 3e38], np.float32)
+    patterns = datatypes.patterns(np.repeat(values, 2))[::2]  # every other one: not contiguous
+    answers = loaded.run({"x": patterns, "z": np.array(4, np.float32)}, ["y", "w"])
+    assert (answers["y"] == datatypes.floats(patterns)).all()
+    assert np.allclose(answers["y"], values, rtol=2**-7)
+    assert (answers["w"].shape, float(answers["w"])) == ((), -4)
+
+
+def test_bfloat16_beside_strings_is_refused(tmp_path: pathlib.Path) -> None:
+    body = "(string[2] x, bfloat16[2] z) => (string[2] y, bfloat16[2] w) { y = Identity(x) w = Identity(z) }"
+    with pytest.raises(errors.ModelLoadError, match=r"strings \(x, y\) beside BF16 \(w, z\), which ONNX Runtime's"):
+        of_text(tmp_path / "m.onnx", body)
+
+
+def test_inputs_with_values_in_the_graph_are_optional(tmp_path: pathlib.Path) -> None:
+    loaded = of_text(
+        tmp_path / "m.onnx", "(float[N] x, float[1] b) => (float[N] y) <float[1] b = {5}> { y = Add(x, b) }"
+    )
+    assert ([spec.name for spec in loaded.inputs], [spec.name for spec in loaded.optional]) == (["x"], ["b"])
+    assert loaded.inputs[0].axis == "N"
+    assert loaded.run({"x": np.zeros(2, np.float32)}, ["y"])["y"].tolist() == [5, 5]
