@@ -5,6 +5,7 @@ calls BYTES, are object arrays of str: ONNX Runtime takes nothing else for text.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ ALL = (*NUMPY, BF16, STRING)
 BY_ORT = {datatype.ort: datatype for datatype in ALL}
 BY_WIRE = {datatype.wire: datatype for datatype in ALL}
 UINT8 = BY_WIRE["UINT8"]
+CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+"""Datatype on the wire → the field of InferTensorContents that carries it. FP16 and BF16 travel only raw."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +65,11 @@ class TensorSpec:
     """What the graph calls the free first dimension, if it names it: equal names are equal sizes."""
     is_optional: bool = False
     """Whether the graph has values for it, which hold unless a request brings others."""
+
+
+def join_bytes(elements: Sequence[bytes]) -> bytes:
+    """Return elements as BYTES travel raw: each behind its length, 4 bytes little-endian."""
+    return b"".join(part for element in elements for part in (len(element).to_bytes(4, "little"), element))
 
 
 def zeros(shape: tuple[int, ...], datatype: Datatype) -> NDArray[np.generic]:

@@ -61,7 +61,7 @@ class Gathering:
         turn_s = now_s - self._turn_s
         self._quickest_s = min(self._quickest_s, turn_s)
         is_quiet = turn_s < max(_QUIET_TURN_S, 2 * self._quickest_s)  # slow machines have slow turns
-        self._quiet_turns = self._quiet_turns + 1 if is_quiet else min(0, self._quiet_turns + 1)
+        self._quiet_turns = self._quiet_turns + 1 if is_quiet else 0
         if self._quiet_turns >= _QUIET_TURNS or self._is_enough(now_s - self._since_s):
             self._is_under_way = False
             self._then()

@@ -3,7 +3,6 @@
 Path: caller's arrays → **arrays** → messages → **arrays** → caller's arrays.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +16,6 @@ Response = inference_pb2.ModelInferResponse
 
 _WIRE_BY_NUMPY = {datatype.numpy: datatype.wire for datatype in datatypes.NUMPY}
 _LENGTH_BYTES = 4
-
-# Datatype → the field of InferTensorContents that carries it, for servers that answer with typed contents.
-_CONTENTS = {
-    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
-    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
-    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
-}  # fmt: skip
 
 
 def add_input(request: inference_pb2.ModelInferRequest, name: str, values: NDArray[Any]) -> None:
@@ -42,7 +34,7 @@ def add_input(request: inference_pb2.ModelInferRequest, name: str, values: NDArr
 
 def _wire(name: str, values: NDArray[Any]) -> tuple[str, bytes]:
     if values.dtype.kind in "OSU":
-        return "BYTES", join_bytes([_as_bytes(name, element) for element in values.ravel().tolist()])
+        return "BYTES", datatypes.join_bytes([_as_bytes(name, element) for element in values.ravel().tolist()])
     little_endian = values.dtype.newbyteorder("<")
     datatype = _WIRE_BY_NUMPY.get(np.dtype(values.dtype.newbyteorder("=")))
     if datatype is None:
@@ -63,15 +55,8 @@ def _as_bytes(name: str, element: object) -> bytes:
     return element
 
 
-def join_bytes(elements: Sequence[bytes]) -> bytes:
-    """Return elements as BYTES travel: each behind its length, 4 bytes little-endian."""
-    return b"".join(
-        itertools.chain.from_iterable((len(element).to_bytes(_LENGTH_BYTES, "little"), element) for element in elements)
-    )
-
-
 def split_bytes(raw: bytes) -> list[bytes]:
-    """Return the elements that `join_bytes` joined.
+    """Return the elements that `datatypes.join_bytes` joined.
 
     Raises:
         ValueError: an element ends behind the end.
@@ -112,7 +97,7 @@ def _from_raw(raw: bytes, datatype: str) -> NDArray[Any]:
 
 
 def _from_contents(output: Response.InferOutputTensor) -> NDArray[Any]:
-    field = _CONTENTS.get(output.datatype)
+    field = datatypes.CONTENTS.get(output.datatype)
     if field is None:
         raise ValueError(
             f"output {output.name!r} is {output.datatype} without raw contents; the protocol has it raw only"

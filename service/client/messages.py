@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import inference_pb2
+from service import datatypes
 from service.client import arrays
 
 Request = inference_pb2.ModelInferRequest
@@ -55,7 +56,7 @@ def image_request(signature: Signature, files: list[bytes], *, request_id: str =
     """Return a request with encoded images; `classes` > 0 asks for that many best classes."""
     request = _request(signature, request_id, classes)
     request.inputs.add(name=signature.image_input, datatype="BYTES", shape=[len(files)])
-    request.raw_input_contents.append(arrays.join_bytes(files))
+    request.raw_input_contents.append(datatypes.join_bytes(files))
     return request
 
 

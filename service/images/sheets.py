@@ -19,18 +19,18 @@ def span(maps_chw: NDArray[np.floating]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def png(maps_chw: NDArray[np.floating]) -> bytes:
+def png(maps_chw: NDArray[np.floating], low: float, high: float) -> bytes:
     """Return a PNG file of all channels, in rows, as nearly square as their number allows.
 
     Args:
-        maps_chw: (channels, height, width). Black is the smallest value of all, white the largest; what is
-            not a number is black.
+        maps_chw: (channels, height, width). What is not a number is black.
+        low: what is black, the smallest value of `span`.
+        high: what is white, the largest.
 
     Returns:
         8-bit grey, `GAP_PX` of middle grey between the channels.
     """
     channels, height, width = maps_chw.shape
-    low, high = span(maps_chw)
     scaled = (np.nan_to_num(maps_chw.astype(np.float64), nan=low, posinf=high, neginf=low) - low) * (
         255.0 / (high - low) if high > low else 0.0
     )

@@ -128,10 +128,7 @@ def _level(request: inference_pb2.LogSettingsRequest, now: int) -> int:
 
 
 def _call(answer: Callable[[Any], Any]) -> Callable[[Any, Context], Awaitable[bytes]]:
-    async def call(request: Any, context: Context) -> bytes:
-        try:
-            return failures.serialized(answer(request))
-        except Exception as error:  # all of them: this is the edge
-            return failures.of_call(context, error)
+    async def call(request: Any, context: Context) -> Any:
+        return answer(request)
 
-    return call
+    return failures.told(call)

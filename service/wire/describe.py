@@ -11,7 +11,6 @@ import grpc
 from protos import inference_pb2
 from service import control, datatypes, engine, errors, metrics
 from service.models import config, description
-from service.wire import status
 
 # Only what works.
 EXTENSIONS = (
@@ -30,7 +29,7 @@ def version() -> str:
 
 
 class Describe:
-    """The calls that only read."""
+    """The calls that only read. What they raise is told by failures.told."""
 
     def __init__(self, served: engine.Engine, mode: control.Mode, *, allows_shared_memory: bool) -> None:
         self._engine = served
@@ -69,7 +68,7 @@ class Describe:
         self, request: inference_pb2.ModelMetadataRequest, context: Context
     ) -> inference_pb2.ModelMetadataResponse:
         """Tensors and properties of a model."""
-        model = await self._model(request.name, request.version, context)
+        model = self._engine.model(request.name, request.version)
         return inference_pb2.ModelMetadataResponse(
             name=model.name,
             versions=[one.version for one in self._engine.versions(model.name)],
@@ -83,7 +82,7 @@ class Describe:
         self, request: inference_pb2.ModelConfigRequest, context: Context
     ) -> inference_pb2.ModelConfigResponse:
         """The effective configuration of a model."""
-        model = await self._model(request.name, request.version, context)
+        model = self._engine.model(request.name, request.version)
         return inference_pb2.ModelConfigResponse(config=model.config)
 
     async def model_statistics(
@@ -92,17 +91,11 @@ class Describe:
         """Counts of all models for an empty name, of all versions of a model for an empty version."""
         models = self._engine.models()
         if request.name:
-            model = await self._model(request.name, request.version, context)
+            model = self._engine.model(request.name, request.version)
             models = [model] if request.version else self._engine.versions(request.name)
         return inference_pb2.ModelStatisticsResponse(
             model_stats=[_statistics(model, self._engine.numbers(model)) for model in models]
         )
-
-    async def _model(self, name: str, version: str, context: Context) -> description.Description:
-        try:
-            return self._engine.model(name, version)
-        except errors.ModelNotFound as error:
-            await context.abort(*status.explain(error))
 
 
 def _tensor(spec: datatypes.TensorSpec) -> inference_pb2.ModelMetadataResponse.TensorMetadata:

@@ -31,9 +31,9 @@ class Verb:
     name: str
     model: Callable[[Any], tuple[str, str]]
     """Name and version in a request."""
-    wanted: Callable[[Any, description.Description], frozenset[str]]
+    wanted: Callable[[Any, description.Description], list[str]]
     """The outputs that a request needs; raises BadRequest."""
-    answer: Callable[[Any, description.Description, passage.Passed], Awaitable[Any]]
+    answer: Callable[[Any, description.Description, verdicts.Outputs], Awaitable[Any]]
     """The response, without who answered."""
 
     def message(self, kind: str) -> Any:
@@ -131,9 +131,9 @@ class ImageService:
             wanted = verb.wanted(request, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
             asked = engine.Caller(caller, 0, deadline_s)
-            passed = await self._way.through(model, asked, 1, {}, [_image(request.image, model)], wanted)
+            passed = await self._way.through(model, asked, 1, {}, [_image(request.image, model)], frozenset(wanted))
             ran_s = time.perf_counter()
-            answer = await verb.answer(request, model, passed)
+            answer = await verb.answer(request, model, [(name, passed.outputs[name]) for name in wanted])
         except BaseException as error:  # cancellation too
             self._way.failed(model, error, started_s)
             raise

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
-from protos import inference_pb2
 from service import engine, errors
 from service.models import description
-from service.wire import failures, messages, parameters, passage, regions, replies, status, stream, tensors
+from service.wire import failures, messages, parameters, passage, regions, replies, stream, tensors
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,7 +24,6 @@ class Known(NamedTuple):
     model: description.Description
     layout: tensors.Layout
     replies: replies.Replies
-    parameters: parameters.Parameters
     shared: tuple[regions.Part | None, ...]
     """Where each input is in shared memory, None for one that is in the message; empty: all are in the message."""
 
@@ -58,7 +56,7 @@ class Inference:
         try:
             return await self._answer(request, caller, None, in_stream=True)
         except Exception as error:  # all of them: this is the edge
-            return _failed_in_stream(request, error)
+            return failures.in_stream(request.id if isinstance(request, messages.Request) else "", error)
 
     async def _answer(
         self, request: messages.Message, caller: str, remaining_s: float | None, *, in_stream: bool
@@ -71,11 +69,12 @@ class Inference:
                 raise request
             header = request.header
             model = self._way.model(header.model, header.version)
+            said = parameters.read(request.parameters)
             known: Known = header.known
             if known is None or known.model is not model:
                 known = header.known = self._check(header, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
-            asked = engine.Caller(caller, known.parameters.priority, deadline_s, known.parameters.timeout_s)
+            asked = engine.Caller(caller, said.priority, deadline_s, said.timeout_s)
             samples = known.layout.samples
             rows, images = known.layout.read(self._raws(request, known) if known.shared else request.raws)
             passed = await self._way.through(model, asked, samples, rows, images, known.replies.names)
@@ -91,12 +90,11 @@ class Inference:
 
     def _check(self, header: messages.Header, model: description.Description) -> Known:
         """Check what a header says, once for all requests that have it."""
-        said = parameters.read(header.message)
         parts = tuple(regions.part(tensor.name, tensor.parameters) for tensor in header.message.inputs)
         shared = parts if any(parts) else ()
         layout = tensors.Layout(header.message, len(shared) or header.raws, model)
         wanted = replies.requested(header.message, model)
-        return Known(model, layout, replies.Replies(model, wanted, self._regions), said, shared)
+        return Known(model, layout, replies.Replies(model, wanted, self._regions), shared)
 
     def _raws(self, request: messages.Request, known: Known) -> list[memoryview]:
         """The raw contents of all inputs, where some are in shared memory: the message's are for the others, in order.
@@ -112,14 +110,3 @@ class Inference:
             )
         rest = iter(request.raws)
         return [next(rest) if part is None else self._regions.view(part) for part in known.shared]
-
-
-def _failed_in_stream(request: messages.Message, error: Exception) -> bytes:
-    """The answer that says so: the sentence, the request's id, the code's name, and when to try again."""
-    code, sentence = status.explain(error)
-    reply = inference_pb2.ModelStreamInferResponse(error_message=sentence)
-    reply.infer_response.id = request.id if isinstance(request, messages.Request) else ""
-    reply.infer_response.parameters[status.CODE].string_param = code.name
-    if isinstance(error, errors.Refused):
-        reply.infer_response.parameters[status.PUSHBACK].int64_param = status.pushback_ms(error)
-    return failures.serialized(reply)

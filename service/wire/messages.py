@@ -2,8 +2,8 @@
 
 Path: bytes from gRPC → **messages** → inference.
 
-A client sends the same header again and again: model, inputs, outputs, parameters; only id and pixels
-differ. So the bytes of a header are looked up among those seen before, with all that was found out
+A client sends the same header again and again: model, inputs, outputs; only id, pixels and what is left of
+its deadline differ. So the bytes of a header are looked up among those seen before, with all that was found out
 about them, and the raw contents stay where gRPC put them. The fields are told apart by their tags
 (https://protobuf.dev/programming-guides/encoding): all of them are length-delimited. What looks
 otherwise is left to protobuf, which is the judge of what a message is.
@@ -18,8 +18,8 @@ from google.protobuf import message as protobuf_message
 from protos import inference_pb2
 from service import errors
 
-_ID, _RAW_INPUT_CONTENTS = 0x1A, 0x3A
-_NOT_IN_HEADER = frozenset({_ID, _RAW_INPUT_CONTENTS})
+_ID, _PARAMETERS, _RAW_INPUT_CONTENTS = 0x1A, 0x22, 0x3A
+_NOT_IN_HEADER = frozenset({_ID, _PARAMETERS, _RAW_INPUT_CONTENTS})
 _TAGS = frozenset(range(0x0A, 0x3A + 1, 8))
 """Of the fields 1 to 7, length-delimited."""
 _HEADERS_MAX, _HEADER_BYTES_MAX = 256, 2048
@@ -27,7 +27,7 @@ _HEADERS_MAX, _HEADER_BYTES_MAX = 256, 2048
 
 
 class Header:
-    """Everything in a request but its id and its raw contents.
+    """Everything in a request but its id, its parameters and its raw contents.
 
     Mutable state: `known`, what its first request has found out; touched only on the event loop.
     """
@@ -45,11 +45,13 @@ class Header:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One request: its header, its id, and the bytes of its raw contents."""
+    """One request: its header, its id, the bytes of its raw contents, and a message with its parameters."""
 
     header: Header
     id: str
     raws: Sequence[memoryview]
+    parameters: inference_pb2.ModelInferRequest | None
+    """None: it has none."""
 
 
 Message = Request | errors.FoveaError
@@ -71,8 +73,9 @@ class Parser:
         if len(message) > self._message_bytes_max:
             return errors.MessageTooLarge(len(message), self._message_bytes_max)
         try:
-            header, request_id, raws = split(message)
-            return Request(self._header(header, len(raws)), request_id, raws)
+            header, request_id, raws, parameters = split(message)
+            said = inference_pb2.ModelInferRequest.FromString(parameters) if parameters else None
+            return Request(self._header(header, len(raws)), request_id, raws, said)
         except (ValueError, IndexError, protobuf_message.DecodeError):
             return _whole(message)
 
@@ -87,8 +90,8 @@ class Parser:
         return header
 
 
-def split(message: bytes) -> tuple[bytes, str, list[memoryview]]:
-    """Return a message without id and raw contents, its id, and views on its raw contents.
+def split(message: bytes) -> tuple[bytes, str, list[memoryview], bytes]:
+    """Return a message without id, raw contents and parameters; its id, views on its raw contents, its parameters.
 
     Raises:
         ValueError, IndexError: it is not made of the fields that a request has.
@@ -96,7 +99,7 @@ def split(message: bytes) -> tuple[bytes, str, list[memoryview]]:
     whole = memoryview(message)
     end, position, header_from = len(message), 0, 0
     header: list[bytes] = []
-    request_id = b""
+    request_id = parameters = b""
     raws: list[memoryview] = []
     while position < end:
         begins, tag, size = position, message[position], message[position + 1]
@@ -112,12 +115,14 @@ def split(message: bytes) -> tuple[bytes, str, list[memoryview]]:
             header_from = ends
             if tag == _ID:
                 request_id = message[position:ends]
+            elif tag == _PARAMETERS:
+                parameters += message[begins:ends]
             else:
                 raws.append(whole[position:ends])
         position = ends
     if header_from < end:
         header.append(message[header_from:])
-    return b"".join(header), request_id.decode(), raws
+    return b"".join(header), request_id.decode(), raws, parameters
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
@@ -140,4 +145,4 @@ def _whole(message: bytes) -> Message:
             "send that message, as protos/inference.proto has it"
         )
     raws = [memoryview(raw) for raw in parsed.raw_input_contents]
-    return Request(Header(parsed, len(raws)), parsed.id, raws)
+    return Request(Header(parsed, len(raws)), parsed.id, raws, parsed)

@@ -23,12 +23,18 @@ class Parameters(NamedTuple):
     """How long it may wait; infinity, if it does not say."""
 
 
-def read(request: inference_pb2.ModelInferRequest) -> Parameters:
-    """Return what a request's parameters say; its `timeout` is microseconds, 0 for none.
+NONE = Parameters(0, math.inf)
+"""What a request without parameters says."""
+
+
+def read(request: inference_pb2.ModelInferRequest | None) -> Parameters:
+    """Return what a request's parameters say; its `timeout` is microseconds, 0 for none. None: it has none.
 
     Raises:
         BadRequest: a value of the wrong kind, or a parameter that is not supported.
     """
+    if request is None:
+        return NONE
     timeout_us, priority = 0, 0
     for name, parameter in request.parameters.items():
         if name == "timeout":

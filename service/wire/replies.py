@@ -210,4 +210,4 @@ def _classify(
         for row, indices in zip(rows, best, strict=True)
         for index in indices.tolist()
     ]
-    return tensors.join_bytes(elements), (len(rows), count) if model.is_batched else (count,)
+    return datatypes.join_bytes(elements), (len(rows), count) if model.is_batched else (count,)

@@ -7,14 +7,13 @@ The index is for everybody. Loading and unloading is for callers on this machine
 
 import ipaddress
 import urllib.parse
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
 from protos import inference_pb2
 from service import control, errors
 from service.models import handed
-from service.wire import status
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Parameters = Any
@@ -25,7 +24,7 @@ _UNLOAD_DEPENDENTS = "unload_dependents"
 
 
 class Repository:
-    """The calls about the model repository."""
+    """The calls about the model repository. What they raise is told by failures.told."""
 
     def __init__(self, models: control.Control, *, allows_remote: bool) -> None:
         self._control = models
@@ -35,11 +34,8 @@ class Repository:
         self, request: inference_pb2.RepositoryIndexRequest, context: Context
     ) -> inference_pb2.RepositoryIndexResponse:
         """Every model of the repository, its versions, their states and why."""
-        try:
-            _check_repository(request.repository_name)
-            entries = await self._control.index(only_ready=request.ready)
-        except Exception as error:  # all of them: this is the edge
-            await _fail(context, error)
+        _check_repository(request.repository_name)
+        entries = await self._control.index(only_ready=request.ready)
         return inference_pb2.RepositoryIndexResponse(
             models=[
                 inference_pb2.RepositoryIndexResponse.ModelIndex(
@@ -53,23 +49,17 @@ class Repository:
         self, request: inference_pb2.RepositoryModelLoadRequest, context: Context
     ) -> inference_pb2.RepositoryModelLoadResponse:
         """Load a model, or load it again; answered when it serves."""
-        try:
-            self._check_control(request.repository_name, context)
-            await self._control.load(request.model_name, _handed(request.parameters))
-        except Exception as error:  # all of them: this is the edge
-            await _fail(context, error)
+        self._check_control(request.repository_name, context)
+        await self._control.load(request.model_name, _handed(request.parameters))
         return inference_pb2.RepositoryModelLoadResponse()
 
     async def unload(
         self, request: inference_pb2.RepositoryModelUnloadRequest, context: Context
     ) -> inference_pb2.RepositoryModelUnloadResponse:
         """Serve a model no longer; answered when what was accepted for it is answered."""
-        try:
-            self._check_control(request.repository_name, context)
-            _check_unload(request.parameters)
-            await self._control.unload(request.model_name)
-        except Exception as error:  # all of them: this is the edge
-            await _fail(context, error)
+        self._check_control(request.repository_name, context)
+        _check_unload(request.parameters)
+        await self._control.unload(request.model_name)
         return inference_pb2.RepositoryModelUnloadResponse()
 
     def _check_control(self, repository_name: str, context: Context) -> None:
@@ -140,8 +130,3 @@ def _value(name: str, parameter: Any, wanted: str) -> Any:
 
 def _unknown(name: str, known: str) -> errors.BadRequest:
     return errors.BadRequest(f"parameter {name!r} is not known; expected {known}")
-
-
-async def _fail(context: Context, error: Exception) -> NoReturn:
-    await context.abort(*status.explain(error))
-    raise AssertionError("abort raises")

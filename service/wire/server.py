@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from protos import inference_pb2, pool
 from service import errors
-from service.wire import controls, describe, image_service, inference, messages, passage, regions, repository
+from service.wire import controls, describe, failures, image_service, inference, messages, passage, regions, repository
 
 SERVICE = "inference.GRPCInferenceService"
 LIVENESS = "liveness"
@@ -48,14 +48,8 @@ class GrpcPort:
         pictures = image_service.ImageService(
             way, message_bytes_max=limits.message_bytes_max, stream_messages_max=limits.stream_messages_max
         )
-        others = controls.Controls(shared).calls()
-        handlers = _handlers(calls, described, models, parser) | {
-            name: grpc.unary_unary_rpc_method_handler(call, getattr(inference_pb2, f"{name}Request").FromString)
-            for name, call in others.items()
-        }
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, handlers), pictures.handlers())
-        )
+        handlers = _handlers(calls, described, models, controls.Controls(shared), parser)
+        self._server.add_generic_rpc_handlers((handlers, pictures.handlers()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_reflected_names(), self._server, pool=_reflection_pool())
 
@@ -100,9 +94,13 @@ def _options(message_bytes_max: int) -> list[tuple[str, int]]:
 
 
 def _handlers(
-    calls: inference.Inference, described: describe.Describe, models: repository.Repository, parser: messages.Parser
-) -> dict[str, Any]:
-    unary: dict[str, Callable[..., Any]] = {
+    calls: inference.Inference,
+    described: describe.Describe,
+    models: repository.Repository,
+    others: controls.Controls,
+    parser: messages.Parser,
+) -> Any:
+    behaviours: dict[str, Callable[..., Any]] = {
         "ServerLive": described.server_live,
         "ServerReady": described.server_ready,
         "ModelReady": described.model_ready,
@@ -114,22 +112,14 @@ def _handlers(
         "RepositoryModelLoad": models.load,
         "RepositoryModelUnload": models.unload,
     }
-    handlers = {
-        name: _unary(behaviour, getattr(inference_pb2, f"{name}Request").FromString)
-        for name, behaviour in unary.items()
+    unary = {name: failures.told(behaviour) for name, behaviour in behaviours.items()} | others.calls()
+    handlers: dict[str, Any] = {
+        name: grpc.unary_unary_rpc_method_handler(call, getattr(inference_pb2, f"{name}Request").FromString)
+        for name, call in unary.items()
     }
     handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(calls.infer, request_deserializer=parser)
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(calls.stream, request_deserializer=parser)
-    return handlers
-
-
-def _unary(behaviour: Callable[..., Any], parse: Callable[[bytes], Any]) -> Any:
-    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=parse, response_serializer=_serialize)
-
-
-def _serialize(message: Any) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
 def _reflected_names() -> tuple[str, ...]:

@@ -16,23 +16,6 @@ from service.models import description
 
 InputTensor = inference_pb2.ModelInferRequest.InferInputTensor
 
-# Datatype on the wire → the field of InferTensorContents that carries it. FP16 and BF16 travel only raw.
-_CONTENTS_FIELD = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
-
 _ANY = -1
 
 
@@ -199,7 +182,7 @@ def _from_contents(
 
 
 def _typed(tensor: InputTensor, datatype: str, model: description.Description) -> Sequence[Any]:
-    field = _CONTENTS_FIELD.get(datatype)
+    field = datatypes.CONTENTS.get(datatype)
     if field is None or not tensor.HasField("contents"):
         raise errors.BadTensor(
             model.name,
@@ -260,11 +243,6 @@ def split_bytes(raw: memoryview, name: str, model: description.Description) -> l
     return elements
 
 
-def join_bytes(elements: Sequence[bytes]) -> bytes:
-    """Return the raw form of BYTES elements."""
-    return b"".join(part for element in elements for part in (len(element).to_bytes(4, "little"), element))
-
-
 def join_strings(texts: NDArray[np.generic]) -> bytes:
     """Return the raw form of an object array of str, row by row."""
-    return join_bytes([text.encode() for text in texts.ravel().tolist()])
+    return datatypes.join_bytes([text.encode() for text in texts.ravel().tolist()])

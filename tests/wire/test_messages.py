@@ -32,6 +32,8 @@ def test_header_id_and_raw_contents_are_the_request(request: inference_pb2.Model
     assert isinstance(found, messages.Request)
     together = Request()
     together.CopyFrom(found.header.message)
+    if found.parameters is not None:
+        together.MergeFrom(found.parameters)
     together.id = found.id
     together.raw_input_contents.extend(bytes(raw) for raw in found.raws)
     assert together == request
@@ -54,12 +56,16 @@ def test_any_bytes_are_what_protobuf_says_they_are(raw: bytes, data: st.DataObje
         assert found.header.model == wanted.model_name
 
 
+def numbered(number: int) -> bytes:
+    request = Request(model_name="m", id=str(number), raw_input_contents=[b"x" * number])
+    request.parameters["timeout"].int64_param = number
+    return request.SerializeToString()
+
+
 def test_a_header_is_parsed_once() -> None:
+    """Whatever the id, the raw contents, and what is left of the deadline."""
     parser = messages.Parser(2**20)
-    found = [
-        parser(Request(model_name="m", id=str(number), raw_input_contents=[b"x" * number]).SerializeToString())
-        for number in range(3)
-    ]
+    found = [parser(numbered(number)) for number in range(3)]
     assert len({id(one.header) for one in found if isinstance(one, messages.Request)}) == 1
 
 

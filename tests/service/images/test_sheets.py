@@ -13,7 +13,7 @@ from service.images import sheets
 
 
 def drawn(maps_chw: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(sheets.png(maps_chw))))
+    return np.asarray(Image.open(io.BytesIO(sheets.png(maps_chw, *sheets.span(maps_chw)))))
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, (4, 3)), (2, (4, 7)), (5, (9, 11)), (16, (19, 15))])
