@@ -51,7 +51,7 @@ def threads_give_way() -> Iterator[None]:
     try:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # of this thread; others inherit it
     except OSError as error:
-        log.info("one core, and gRPC's threads will interrupt the event loop: %s", error)
+        log.warning("one core, and gRPC's threads will interrupt the event loop: %s", error)
         yield
         return
     try:
