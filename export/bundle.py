@@ -11,8 +11,8 @@ import io
 import json
 import pathlib
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -67,7 +67,7 @@ class Staging:
         self._repository = repository
         self._replace = replace
         self._made_folders: list[pathlib.Path] = []
-        self._folder = pathlib.Path()
+        self._folder = repository / f".fovea-{secrets.token_hex(8)}"
         self._added: list[Place] = []
 
     def __enter__(self) -> Self:
@@ -76,18 +76,25 @@ class Staging:
         Raises:
             RepositoryError: the repository cannot be written.
         """
-        with _explained(self._repository):
-            missing = [path for path in (self._repository, *self._repository.parents) if not path.exists()]
-            for path in reversed(missing):
-                path.mkdir()
-                self._made_folders.append(path)
-            self._folder = pathlib.Path(tempfile.mkdtemp(prefix=".fovea-", dir=self._repository))
+        try:
+            with _explained(self._repository):
+                missing = [path for path in (self._repository, *self._repository.parents) if not path.exists()]
+                for path in reversed(missing):
+                    self._made_folders.append(path)  # first: an interrupt may come between any two lines
+                    path.mkdir()
+                self._folder.mkdir(mode=0o700)
+        except BaseException:
+            self._clean()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the hidden folder, and the folders that were made for nothing."""
+        self._clean()
+
+    def _clean(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         for path in reversed(self._made_folders):
             with contextlib.suppress(OSError):  # there is something in it now

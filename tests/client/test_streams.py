@@ -149,7 +149,7 @@ async def test_without_streams_there_calls_go_one_by_one_and_it_is_said_once(
             await served.infer(Request())
             for answer in await asyncio.gather(*map(served.infer, numbered(20))):
                 assert answer.id.startswith("mine")
-    assert server.methods.count("ModelStreamInfer") == 1
+    assert server.methods.count("ModelStreamInfer") in (1, 2)  # 2: when the first end hid its reason, see below
     assert server.methods.count("ModelInfer") == 21
     (record,) = [record for record in caplog.records if record.name.startswith("service.client")]
     assert record.getMessage().startswith(f"no streams to {server.address}: unary calls instead")
