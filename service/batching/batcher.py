@@ -28,6 +28,8 @@ class BatchResult(NamedTuple):
     outputs: slots.Tensors
     gather_s: float
     run_s: float
+    cpu_s: float = 0.0
+    """Of the thread that gathered and ran; 0 where that is not what it costs."""
 
 
 RunBatch = Callable[[Sequence[slots.Tensors], frozenset[str], int], Awaitable[BatchResult]]

@@ -8,7 +8,9 @@ import dataclasses
 from collections.abc import Hashable, Mapping
 
 _MEMORY_RUNS = 20
-"""Runs that a correction is the mean of, nearly."""
+"""Runs that the correction of all is the mean of, nearly."""
+_MEMORY_RUNS_OF_SIZE = 80
+"""Runs of one size that its correction beside the others is the mean of."""
 _PRIOR_RUNS = 4
 """What was measured at load counts as so many runs."""
 _NEWS = 0.05
@@ -31,10 +33,12 @@ class Measured:
 class Costs:
     """The costs of one model's runs.
 
-    Between the measured counts of rows costs are interpolated. Each is corrected by the runs: by a
-    moving mean over the middle one of the last three, so that one run that lost its processor
-    changes nothing. Where nothing was measured, the cost of a sample is learnt from the runs, for
-    every shape by itself; what has not run yet costs 0.
+    Between the measured counts of rows costs are interpolated. The runs correct them: all together
+    as the device becomes slower or faster, and each beside the others, so that a size that has not
+    run for long is not judged by what the device was like then. Both are moving means over the middle
+    one of the last three, so that one run that lost its processor changes nothing. Where nothing was
+    measured, the cost of a sample is learnt from the runs, for every shape by itself; what has not run
+    yet costs 0.
 
     Mutable state: the corrections and the table made of them; touched only on the event loop.
     """
@@ -51,7 +55,7 @@ class Costs:
         self._measured_s = self._of_all([point.measured_s for point in self._points])
         """What was measured at load, by samples; between the points interpolated."""
         self._nearest = [self._points[self._nearest_place(samples)] for samples in counts]
-        self._all = _Correction()
+        self._all = _Correction(_MEMORY_RUNS)
         self._table: list[float] = []
         self._unmeasured = _PerSample()
         self._tabulate()
@@ -122,10 +126,11 @@ class Costs:
         before_s = self._measured_s[samples]
         if before_s <= 0:
             return
-        self._all.observe(seconds / before_s)
         point = self._nearest[samples]
-        point.correction.observe(seconds / before_s)
-        if abs(point.correction.factor / point.tabulated - 1) > _NEWS:
+        factor = seconds / before_s
+        self._all.observe(factor)
+        point.correction.observe(factor / self._all.factor)
+        if abs(point.correction.factor * self._all.factor / point.tabulated - 1) > _NEWS:
             self._tabulate()
 
     def _place(self, samples: int) -> int:
@@ -164,17 +169,18 @@ class Costs:
         if not self._points:
             return
         for point in self._points:
-            point.tabulated = point.correction.factor if point.correction.runs else self._all.factor
+            point.tabulated = point.correction.factor * self._all.factor
         self._table = self._of_all([point.measured_s * point.tabulated for point in self._points])
         self.version += 1
 
 
 class _Correction:
-    """How much longer than measured runs take: a moving mean over the middle one of each three."""
+    """How much longer than expected runs take: a moving mean over the middle one of each three."""
 
-    __slots__ = ("_before", "factor", "runs")
+    __slots__ = ("_before", "_memory_runs", "factor", "runs")
 
-    def __init__(self) -> None:
+    def __init__(self, memory_runs: int) -> None:
+        self._memory_runs = memory_runs
         self.factor = 1.0
         self.runs = 0
         self._before = (1.0, 1.0)
@@ -184,7 +190,7 @@ class _Correction:
         self._before = (old, factor)
         self.runs += 1
         middle = sorted((older, old, factor))[1]
-        self.factor += (middle - self.factor) / min(_MEMORY_RUNS, _PRIOR_RUNS + self.runs)
+        self.factor += (middle - self.factor) / min(self._memory_runs, _PRIOR_RUNS + self.runs)
 
 
 class _Point:
@@ -194,7 +200,7 @@ class _Point:
 
     def __init__(self, rows: int, measured_s: float) -> None:
         self.rows, self.measured_s = rows, measured_s
-        self.correction = _Correction()
+        self.correction = _Correction(_MEMORY_RUNS_OF_SIZE)
         self.tabulated = 1.0
 
 

@@ -4,8 +4,10 @@ Path: batcher → **instances** → runners (CPU, inputs of any size) or pipelin
 """
 
 import contextlib
+import itertools
 import logging
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -266,39 +268,41 @@ class Instances:
             for rows in self.buckets:
                 if not self.pads and rehearsal.is_too_long(rows, measured):
                     break
-                run_s = self._time(place, rows)
+                try:
+                    run_s = rehearsal.seconds(self._timed(place, rows), _WARM_RUNS[self._options.provider.name])
+                except Exception as error:  # ONNX Runtime's exceptions have no common base but this
+                    reason = f"its first run, with {rows} rows, failed: {error}"
+                    raise errors.ModelLoadError(self._model, reason) from error
                 measured.setdefault(rows, run_s)
                 done += 1
                 report(done, total)
         self.buckets = tuple(measured)
+        measured = rehearsal.again({rows: self._timed(0, rows) for rows in measured}, measured)
+        if self._is_on_its_thread:
+            short = itertools.takewhile(lambda rows: measured[rows] <= HERE_S, self.buckets)
+            self.rows_here = max(short, default=0)
         return measured
 
-    def _time(self, place: int, rows: int) -> float:
-        one = self._zeros(1)
-        requests = [one] * (rows if self._has_batch_axis else 1)  # gathered, as requests of several callers are
+    @property
+    def _is_on_its_thread(self) -> bool:
+        """Whether a run computes on the thread that called it, and nowhere else."""
+        return not self.pads and not self._is_cuda and self.layout.threads == 1
+
+    def _timed(self, place: int, rows: int) -> rehearsal.Run:
+        """Runs of so many rows, gathered as requests of several callers are.
+
+        Their seconds are the thread's own where nothing else computes: other programs do not make those longer.
+        """
+        requests = [self._zeros(1)] * (rows if self._has_batch_axis else 1)
         names = frozenset(spec.name for spec in self.outputs)
-        before = _WARM_RUNS[self._options.provider.name]
+        is_on_its_thread = self._is_on_its_thread
 
-        def run() -> None:
-            self._run(place, requests, names, rows)
+        def run() -> float:
+            started_s = time.perf_counter()
+            result = self._run(place, requests, names, rows)
+            return result.cpu_s if is_on_its_thread else time.perf_counter() - started_s
 
-        try:
-            return self._time_here(run, rows) or rehearsal.seconds(run, before)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but this
-            raise errors.ModelLoadError(self._model, f"its first run, with {rows} rows, failed: {error}") from error
-
-    def _time_here(self, run: Callable[[], None], rows: int) -> float:
-        """Seconds of runs on the calling thread, if they are so short that they stay there; else 0."""
-        is_alone = self._layout is not None and self._layout.threads == 1 and not self.pads
-        smaller = [size for size in self.buckets if size < rows]
-        if not is_alone or (smaller and self.rows_here < smaller[-1]):
-            return 0.0
-        before, self.rows_here = self.rows_here, rows
-        run_s = rehearsal.seconds(run, 1)
-        if run_s <= HERE_S:
-            return run_s
-        self.rows_here = before
-        return 0.0
+        return run
 
     def _run(
         self, place: int, requests: Sequence[slots.Tensors], wanted: frozenset[str], rows: int

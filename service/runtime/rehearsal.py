@@ -4,8 +4,7 @@ Path: instances → **rehearsal** → batching's costs.
 """
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,15 @@ from service import datatypes
 _RUNS = 3
 _SIZE_S = 0.25
 """A size is timed three times, or as often as fits into this; at least once."""
+_AGAIN_S = 1.0
+_AGAIN_ROUNDS = 5
+"""For so long, and so often, sizes are timed again: what a row costs at different sizes may differ by just 2 %."""
 _RUN_MAX_S = 2.0
 """On the CPU sizes that would take longer than this are not run at load: nothing there needs warming by size."""
 
 Specs = Sequence[datatypes.TensorSpec]
+Run = Callable[[], float]
+"""Runs once, and returns the seconds that it took."""
 
 
 def is_fixed(inputs: Specs) -> bool:
@@ -52,14 +56,33 @@ def buckets(rows_max: int, preferred: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({1, rows_max, *(rows for rows in preferred if 1 <= rows <= rows_max)}))
 
 
-def seconds(run: Callable[[], object], runs_before: int) -> float:
+def seconds(run: Run, runs_before: int) -> float:
     """Return the median seconds of a run, after so many that are not counted; of the last one if it takes long."""
     for _ in range(runs_before):
-        took_s = _timed(run)
-    times = [took_s] if runs_before and took_s > _SIZE_S else [_timed(run)]
+        took_s = run()
+    times = [took_s] if runs_before and took_s > _SIZE_S else [run()]
     while len(times) < _RUNS and sum(times) + times[0] < _SIZE_S:
-        times.append(_timed(run))
+        times.append(run())
     return statistics.median(times)
+
+
+def again(runs: Mapping[int, Run], measured: Mapping[int, float]) -> dict[int, float]:
+    """Time the sizes again in turn, and return the least seconds of each: what else the machine does only adds to them.
+
+    Args:
+        runs: a run of each size, ascending.
+        measured: the seconds known so far.
+    """
+    least = dict(measured)
+    left_s = _AGAIN_S
+    for _ in range(_AGAIN_ROUNDS):
+        for rows, run in runs.items():
+            if measured[rows] > left_s:
+                break
+            took_s = run()
+            left_s -= took_s
+            least[rows] = min(least[rows], took_s)
+    return least
 
 
 def is_too_long(rows: int, measured: dict[int, float]) -> bool:
@@ -68,12 +91,6 @@ def is_too_long(rows: int, measured: dict[int, float]) -> bool:
         return False
     largest = max(measured)
     return measured[largest] / largest * rows > _RUN_MAX_S
-
-
-def _timed(run: Callable[[], object]) -> float:
-    started_s = time.perf_counter()
-    run()
-    return time.perf_counter() - started_s
 
 
 def _shape(spec: datatypes.TensorSpec, rows: int, *, has_batch_axis: bool) -> tuple[int, ...]:

@@ -16,11 +16,12 @@ def gather_and_run(
     loaded: session.Session, slot: slots.Slot, requests: Sequence[slots.Tensors], wanted: frozenset[str]
 ) -> batcher.BatchResult:
     """Run requests together on this thread, which has the slot. What ONNX Runtime raises comes through."""
-    started_s = time.perf_counter()
+    cpu_before_s, started_s = time.thread_time(), time.perf_counter()
     inputs = slot.gather(requests)
     gathered_s = time.perf_counter()
     outputs = loaded.run(inputs, wanted)
-    return batcher.BatchResult(outputs, gathered_s - started_s, time.perf_counter() - gathered_s)
+    ended_s, cpu_s = time.perf_counter(), time.thread_time() - cpu_before_s
+    return batcher.BatchResult(outputs, gathered_s - started_s, ended_s - gathered_s, cpu_s)
 
 
 class Runners:
