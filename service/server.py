@@ -7,12 +7,14 @@ import asyncio
 import gc
 import logging
 import signal
+import threading
 
 from service import control, engine, metrics, poll, settings
 from service.batching import clock
 from service.images import decode, pool
+from service.metrics import occupancy
 from service.models import lifecycle
-from service.runtime import cores, providers, session
+from service.runtime import cores, cuda, nvml, providers, session
 from service.wire import describe, http, passage
 from service.wire import repository as wire_repository
 from service.wire import server as grpc_server
@@ -39,6 +41,7 @@ class Server:
         self._decoders = pool.DecodePool(
             chosen.decode_threads or cores.available(), limits, decode.Mode(chosen.decode_mode)
         )
+        self._watch()
         self._way = passage.Passage(self._engine, self._decoders, self._metrics)
         mode = control.Mode(chosen.model_control_mode)
         self._control = control.Control(self._engine, chosen.repository, mode, self._metrics, health=self._tell_health)
@@ -93,6 +96,13 @@ class Server:
         self._http.close()
         self._decoders.close()
 
+    def _watch(self) -> None:
+        """Have the metrics look at what can run out beside the device, and at readiness."""
+        self._metrics.watch("decode", self._decoders.busy_seconds)
+        self._metrics.watch("loop", occupancy.thread_cpu(threading.get_ident()))
+        self._metrics.watch("cpu", occupancy.process_cpu(cores.available()))
+        self._metrics.is_ready = lambda: self._engine.is_ready
+
     def _report(self, model: str, done: int, total: int) -> None:
         """Say how far a model is. Called from the loading thread; replacing one value is whole in itself."""
         self._engine.progress = engine.Progress(model, done, total)
@@ -109,7 +119,9 @@ class Server:
         chosen = self._settings
         provider = await asyncio.to_thread(providers.choose, chosen.device)
         log.info("execution provider: %s (%s)", provider.name, provider.reason)
-        self._metrics.set_provider(provider.name)
+        self._metrics.provider = provider.name
+        if provider.name == providers.CUDA:
+            self._metrics.gpu = await asyncio.to_thread(lambda: nvml.find(cuda.Cuda(cuda.load()).pci_bus_id()))
         return lifecycle.Loader(
             session.Options(provider, chosen.threads),
             chosen.queue_samples_max,

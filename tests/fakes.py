@@ -70,10 +70,14 @@ class ManualRuns:
 
 
 class Observed:
-    """A `batcher.Observer` that remembers batch sizes."""
+    """A `batcher.Observer` that remembers batch sizes, and when which share of the devices was taken and given back."""
 
     def __init__(self) -> None:
         self.samples: list[int] = []
+        self.shares: list[tuple[float, float]] = []
 
     def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
         self.samples.append(samples)
+
+    def occupied(self, share: float, now_s: float) -> None:
+        self.shares.append((share, now_s))

@@ -43,6 +43,9 @@ class Observer(Protocol):
     def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
         """A batch of `samples` requests' rows, run as `rows`, has run."""
 
+    def occupied(self, share: float, now_s: float) -> None:
+        """A run has taken a share of the devices, or, if it is negative, given it back."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
@@ -84,7 +87,7 @@ class Batcher:
         self._planner = planner.Planner(rules, known)
         self._outlook = admission.Outlook(model, known, self._planner.sizes)
         self._queue: queue.Queue[place.Place] = queue.Queue()
-        self._under_way = under_way.UnderWay(limits.devices or limits.in_flight)
+        self._under_way = under_way.UnderWay(limits.devices or limits.in_flight, observer.occupied)
         self._gather_s = 0.0
         self._gathering = gathering.Gathering(self._dispatch, self._is_enough, gives_way=limits.is_one_core)
         self._again: batching_clock.Timer | None = None
@@ -96,6 +99,10 @@ class Batcher:
     def samples_waiting(self) -> int:
         """Samples admitted whose run has not begun."""
         return self._queue.samples
+
+    def waiting(self) -> queue.Waiting:
+        """Return what waits. From any thread."""
+        return self._queue.waiting(self._clock.time())
 
     def admit(self, samples: int, who: place.Caller, *, decode_s: float = 0.0) -> place.Place:
         """Reserve room in the queue before any work is put into the request. Use it as a context manager.

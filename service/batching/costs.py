@@ -85,6 +85,11 @@ class Costs:
         """The measured counts of rows, ascending."""
         return [point.rows for point in self._points]
 
+    def expected_s(self) -> dict[int, float]:
+        """Return the expected seconds of every measured count of rows. From any thread."""
+        table = self._table
+        return {point.rows: table[point.rows] for point in self._points}
+
     def rows(self, samples: int) -> int:
         """Return the rows that run for so many samples: more, where batches are padded."""
         if not self.pads:

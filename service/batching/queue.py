@@ -12,10 +12,11 @@ whoever waits has the lowest tag some day. A lower priority can wait for ever be
 that leaves no room, as in Triton.
 """
 
+import contextlib
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 _CALLERS_LOOKED_AT = 64
 """How many callers are looked at to say how much is before a request; the others are taken to be like them."""
@@ -29,9 +30,19 @@ class Queued(Protocol):
     caller: str
     samples: int
     """What is left of it to serve."""
+    arrived_s: float
+    """When it was admitted, in seconds of the batcher's clock."""
 
 
 Q = TypeVar("Q", bound=Queued)
+
+
+class Waiting(NamedTuple):
+    """What waits, for people: samples, requests, and for how long the oldest of them has waited."""
+
+    samples: int
+    requests: int
+    oldest_age_s: float
 
 
 class Queue(Generic[Q]):
@@ -56,6 +67,16 @@ class Queue(Generic[Q]):
     def requests(self, level: int) -> int:
         """Return how many requests of a level wait."""
         return self._levels[level].requests if level in self._levels else 0
+
+    def waiting(self, now_s: float) -> Waiting:
+        """Return what waits. From any thread: it copies before it looks, and misses what comes or goes meanwhile."""
+        requests, oldest_s = 0, now_s
+        for level in list(self._levels.values()):
+            requests += level.requests
+            for flow in list(level.flows.values()):
+                with contextlib.suppress(StopIteration, RuntimeError):  # emptied or changed under our eyes
+                    oldest_s = min(oldest_s, next(iter(flow.requests)).arrived_s)
+        return Waiting(self.samples, requests, now_s - oldest_s)
 
     def samples_before(self, level: int, caller: str) -> int:
         """Return how many of the waiting samples would be served before a new request of that caller."""

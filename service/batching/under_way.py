@@ -6,7 +6,7 @@ Path: planner → **under_way** → costs and admission.
 import asyncio
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.batching import place
 
@@ -40,7 +40,8 @@ class UnderWay:
     Mutable state: the runs, and the counts of arrivals; touched only on the event loop.
     """
 
-    def __init__(self, devices: int) -> None:
+    def __init__(self, devices: int, occupied: Callable[[float, float], None] = lambda share, now_s: None) -> None:
+        """Take how many devices there are, and who hears which share of them is taken or, negative, given back."""
         self.runs: list[Run] = []
         self.arrived = 0
         """Samples that have come, ever."""
@@ -48,6 +49,7 @@ class UnderWay:
         self._known = 0
         self._busy_since_s = math.inf
         self.devices = devices
+        self._occupied = occupied
         self._starts: collections.deque[tuple[float, int]] = collections.deque()
 
     def __len__(self) -> int:
@@ -65,6 +67,7 @@ class UnderWay:
         self.runs.append(run)
         if len(self.runs) <= self.devices:
             run.began_s = run.started_s
+            self._occupied(1 / self.devices, run.started_s)
 
     def end(self, run: Run, now_s: float) -> None:
         """Take out a run that has ended; the next one begins."""
@@ -72,6 +75,8 @@ class UnderWay:
         if len(self.runs) >= self.devices:
             following = self.runs[self.devices - 1]
             following.began_s = min(following.began_s, now_s)
+        else:
+            self._occupied(-1 / self.devices, now_s)
 
     def coming(self, now_s: float, horizon_s: float) -> float:
         """Samples that will be waiting before a device is idle.

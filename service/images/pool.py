@@ -67,7 +67,7 @@ class DecodePool:
     """Decodes the images of many requests.
 
     Mutable state: `_waiting`, filled on the event loop and emptied by the threads, whose `popleft` is
-    atomic; `_hand_over_bytes`, `_unfinished` and `_mean_s`, touched only on the event loop; rows of a
+    atomic; `_hand_over_bytes`, `_unfinished`, `_mean_s` and `_spent_s`, written only on the event loop; rows of a
     job, each by one thread.
     """
 
@@ -80,6 +80,7 @@ class DecodePool:
         self._hand_over_bytes: int | None = None
         self._unfinished = 0
         self._mean_s = 0.0
+        self._spent_s = 0.0
 
     async def decode(self, files: Sequence[decode.Source], spec: decode.ImageSpec) -> Decoded:
         """Decode the images of one request.
@@ -114,6 +115,10 @@ class DecodePool:
         0 before anything has been decoded. From the mean of recent images, however different they are.
         """
         return self._mean_s * max(1.0, (self._unfinished + files) / self._threads) if files else 0.0
+
+    def busy_seconds(self, now_s: float) -> float:
+        """Return for how long all threads have decoded, images done until now. From any thread."""
+        return self._spent_s / self._threads
 
     def close(self) -> None:
         """Wait for the threads to end. Call when nothing is left to decode."""
@@ -157,6 +162,7 @@ class DecodePool:
         self._unfinished -= len(outcomes)
         for outcome in outcomes:
             if outcome.spent_s is not None:
+                self._spent_s += outcome.spent_s
                 self._mean_s += (outcome.spent_s - self._mean_s) * (_MEAN_WEIGHT if self._mean_s else 1)
             job = outcome.job
             job.left -= 1

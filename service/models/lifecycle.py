@@ -171,23 +171,22 @@ class Loader:
         entries = warmup.run(name, checked.folder.path, config, loaded)
         if entries:
             log.info("model %s: %d entries of model_warmup run", name, entries)
-
-        def waiting() -> int:
-            return queue.samples_waiting
-
-        numbers = self.metrics.add(name, checked.folder.version, waiting)
+        numbers = self.metrics.numbers(name, checked.folder.version)
+        known = costs.Costs(measured, _RUN_OVERHEAD_S)
         queue = batcher.Batcher(
             name,
             loaded.run_batch,
             rules,
-            costs.Costs(measured, _RUN_OVERHEAD_S),
+            known,
             limits=batcher.Limits(
                 self.samples_max, loaded.in_flight, loaded.devices, is_one_core=cores.available() == 1
             ),
             clock=self.clock,
             observer=numbers,
         )
-        stop_counting = functools.partial(self.metrics.remove, numbers, waiting)
+        watched = metrics.Watched(queue.waiting, known.expected_s, loaded.devices)
+        self.metrics.add(numbers, watched)
+        stop_counting = functools.partial(self.metrics.remove, numbers, watched)
         return ServedModel(_describe(checked), numbers, queue, loaded, checked.graph_bytes, stop_counting)
 
     def _reporter(self, model: str) -> instances.Report:

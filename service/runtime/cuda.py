@@ -18,6 +18,7 @@ LIBRARY = "libcudart.so.13"
 _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream, nor it for us
 _HOST_ALLOC_DEFAULT = 0
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2  # cudaMemcpyKind
+_PCI_BUS_ID_BYTES = 32  # "at least 13", and domains may be longer
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaSetDevice": (ctypes.c_int,),
@@ -27,6 +28,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaStreamDestroy": (ctypes.c_void_p,),
     "cudaStreamSynchronize": (ctypes.c_void_p,),
     "cudaMemcpyAsync": (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p),
+    "cudaDeviceGetPCIBusId": (ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
     "cudaMemGetInfo": (ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)),
 }
 
@@ -111,6 +113,12 @@ class Cuda:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._check("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
+
+    def pci_bus_id(self) -> str:
+        """Return the device's place on the PCI bus, by which others know it: "0000:3b:00.0"."""
+        place = ctypes.create_string_buffer(_PCI_BUS_ID_BYTES)
+        self._check("cudaDeviceGetPCIBusId", place, _PCI_BUS_ID_BYTES, self._device)
+        return place.value.decode()
 
     def _check(self, call: str, *arguments: object) -> None:
         code = getattr(self._library, call)(*arguments)

@@ -133,7 +133,7 @@ class Passage:
         if model is None:
             self._metrics.unknown[code] += 1
         else:
-            self._engine.numbers(model).failed(code, time.perf_counter() - started_s)
+            self._engine.numbers(model).failed(code, time.perf_counter() - started_s, error)
 
 
 def _code(error: BaseException) -> grpc.StatusCode:

@@ -164,7 +164,7 @@ async def test_a_reload_goes_on_counting_and_a_drained_one_is_closed(polled: Pol
     await polled.control.load("lenet5")
     after = polled.engine.serving("lenet5")["1"]
     assert after.numbers is before.numbers
-    assert len(after.numbers.queues) == 1
+    assert len(after.numbers.watched) == 1
     assert before.instances.in_flight == 0
     assert not hasattr(before.instances, "_first")
     assert polled.metrics.exposition().count(b'fovea_requests_total{code="OK",model="lenet5",version="1"}') == 1

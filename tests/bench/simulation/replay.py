@@ -45,6 +45,9 @@ class _Unobserved:
     def ran(self, samples: int, rows: int, gather_s: float, run_s: float) -> None:
         pass
 
+    def occupied(self, share: float, now_s: float) -> None:
+        pass
+
 
 class _Replay:
     def __init__(self, device: devices.Device, trace: traces.Trace) -> None:
