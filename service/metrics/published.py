@@ -4,6 +4,7 @@ Path: lifecycle adds models → **published** → wire.http.
 """
 
 import collections
+import functools
 import importlib.metadata
 import platform
 import threading
@@ -125,6 +126,7 @@ def _providers(active: str) -> core.Metric:
     return family
 
 
+@functools.cache
 def _build() -> dict[str, str]:
     """Versions of what decides how the server behaves."""
     return {
