@@ -54,7 +54,9 @@ def samples(server: RunningServer) -> dict[tuple[str, str], float]:
     return {
         (
             sample.name,
-            sample.labels.get("code", sample.labels.get("le", sample.labels.get("provider", ""))),
+            sample.labels.get(
+                "code", sample.labels.get("le", sample.labels.get("provider", sample.labels.get("resource", "")))
+            ),
         ): sample.value
         for family in families
         for sample in family.samples
@@ -80,9 +82,16 @@ async def test_metrics_count_requests_by_code_and_time_every_stage(server: Runni
     assert grown("fovea_requests_total", "OK") == 20
     assert grown("fovea_requests_total", "INVALID_ARGUMENT") == 1
     assert grown("fovea_images_total") == 20
-    for stage in ("decode", "queue", "request"):
+    for stage in ("decode", "queue", "reply", "request"):
         assert grown(f"fovea_{stage}_duration_seconds_count") == 20
-    assert grown("fovea_run_duration_seconds_count") == grown("fovea_batch_size_count") > 0
+    runs = grown("fovea_batch_size_count")
+    assert grown("fovea_run_duration_seconds_count") == grown("fovea_copy_duration_seconds_count") == runs > 0
+    for resource in ("device", "decode", "loop", "cpu"):
+        assert grown("fovea_busy_seconds_total", resource) > 0
+        assert 0 <= after["fovea_saturation_ratio", resource] <= 1
+    assert grown("fovea_busy_seconds_total", "device") == pytest.approx(grown("fovea_model_busy_seconds_total"))
+    assert grown("nv_inference_count_total") == 20  # the parser gives counters this ending; Triton does not
+    assert after["fovea_ready", ""] == 1
     assert grown("fovea_batch_size_sum") == 20
     assert after["fovea_queue_samples", ""] == 0
     assert (
