@@ -1,4 +1,4 @@
-"""The rules, by promtool; the default suite takes one that is there, `make test-all` fetches Debian's."""
+"""The rules, by promtool: the default suite takes one that is there, the slow tests fetch Debian's."""
 
 import pathlib
 import shutil
@@ -6,16 +6,16 @@ import subprocess
 
 import pytest
 
-from tests.deploy import expressions
-
-FETCHED = expressions.ROOT / ".tools/prometheus"
+from tests.deploy import expressions, prometheus
 
 
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    found = shutil.which("promtool") or shutil.which("promtool", path=str(FETCHED))
+@pytest.fixture(scope="module", params=["found", pytest.param("fetched", marks=pytest.mark.slow)])
+def promtool(request: pytest.FixtureRequest) -> str:
+    if request.param == "fetched":
+        return str(prometheus.folder() / "promtool")
+    found = shutil.which("promtool") or shutil.which("promtool", path=str(prometheus.FETCHED))
     if found is None:
-        pytest.skip("NOT CHECKED: rules and alerts, because promtool is not here; tests/tools/prometheus.sh fetches it")
+        pytest.skip("NOT CHECKED: rules and alerts, because promtool is not here; the slow tests fetch it")
     return found
 
 

@@ -1,101 +1,24 @@
 """Debian's Prometheus and a real server under load: everything in rules and dashboard returns data, and it is true."""
 
 import asyncio
-import contextlib
-import json
-import math
-import os
 import pathlib
-import re
-import subprocess
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from typing import Any
 
 import grpc
 import pytest
-import yaml
 
 from protos import inference_pb2_grpc
 from service import client
 from tests.conftest import Exported, RunningServer, running
-from tests.deploy import expressions
+from tests.deploy import expressions, prometheus
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = expressions.ROOT / "tests/tools/prometheus.sh"
 WITHIN_S = 90.0
 """Rates need two scrapes, rules an evaluation after that: seconds; the rest is for slow machines."""
 ON_GPUS_ONLY = {
     "GPU utilisation: A", "GPU memory: A", "GPU memory: B", "GPU power: A", "rule FoveaGpuMemoryFull",
 }  # fmt: skip
-
-
-class Prometheus:
-    """A running one, and what it answers."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"http://{self.address}/api/v1/query?{query}", timeout=30) as response:
-            return json.load(response)["data"]["result"]
-
-    def value(self, expression: str) -> float:
-        (found,) = self.query(expression)
-        return float(found["value"][1])
-
-    def has_data(self, expression: str) -> bool:
-        return any(not math.isnan(float(one["value"][1])) for one in self.query(expression))
-
-
-@pytest.fixture(scope="module")
-def folder() -> pathlib.Path:
-    """Where prometheus is."""
-    fetched = subprocess.run([SCRIPT], capture_output=True, text=True, timeout=300, check=False)
-    if fetched.returncode != 0:
-        pytest.skip(f"NOT CHECKED: Debian's Prometheus could not be fetched: {fetched.stderr[-300:]}")
-    return pathlib.Path(fetched.stdout.strip())
-
-
-def configured(path: pathlib.Path, target: str) -> pathlib.Path:
-    """Our configuration, for this server, and in a hurry."""
-    written = yaml.safe_load((expressions.PROMETHEUS / "prometheus.yml").read_text())
-    written["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    written["rule_files"] = [str(expressions.PROMETHEUS / name) for name in written["rule_files"]]
-    (job,) = written["scrape_configs"]
-    job["static_configs"] = [{"targets": [target]}]
-    path.write_text(yaml.safe_dump(written))
-    return path
-
-
-@contextlib.contextmanager
-def scraping(folder: pathlib.Path, place: pathlib.Path, target: str) -> Iterator[Prometheus]:
-    config, log_path = configured(place / "prometheus.yml", target), place / "log"
-    command = [
-        folder / "prometheus", f"--config.file={config}", f"--storage.tsdb.path={place / 'data'}",
-        "--web.listen-address=127.0.0.1:0",
-    ]  # fmt: skip
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"GOMAXPROCS": "1"})
-    try:
-        yield Prometheus(listening(process, log_path))
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def listening(process: "subprocess.Popen[bytes]", log_path: pathlib.Path) -> str:
-    give_up_s = time.monotonic() + WITHIN_S
-    while time.monotonic() < give_up_s and process.poll() is None:
-        found = re.search(r'msg="Listening on" address=(127\.0\.0\.1:[1-9]\d*)', log_path.read_text())
-        if found and "Server is ready to receive web requests" in log_path.read_text():
-            return found[1]
-        time.sleep(0.05)  # between looks at another process's log; bounded above
-    raise AssertionError(f"Prometheus did not start:\n{log_path.read_text()}")
 
 
 class Load:
@@ -129,24 +52,24 @@ class Load:
                 await asyncio.sleep(0.05)  # who is refused takes a breath
 
 
-async def without_data(prometheus: Prometheus, asked: dict[str, str]) -> dict[str, str]:
+async def without_data(scraper: prometheus.Prometheus, asked: dict[str, str]) -> dict[str, str]:
     """Ask until everything has returned data once, or time is up; what has not."""
     left = dict(asked)
     give_up_s = time.monotonic() + WITHIN_S
     while left and time.monotonic() < give_up_s:
         for name, expression in list(left.items()):
-            if await asyncio.to_thread(prometheus.has_data, expression):
+            if await asyncio.to_thread(scraper.has_data, expression):
                 del left[name]
         await asyncio.sleep(1)  # Prometheus scrapes once a second
     return left
 
 
 async def test_every_expression_returns_data_under_load_and_counts_are_those_of_the_callers(
-    folder: pathlib.Path, exported: Exported, pngs: list[bytes], tmp_path: pathlib.Path
+    exported: Exported, pngs: list[bytes], tmp_path: pathlib.Path
 ) -> None:
     with (
         running(exported.repository, tmp_path / "served") as server,
-        scraping(folder, tmp_path, server.http.removeprefix("http://")) as prometheus,
+        prometheus.scraping(tmp_path, server.http.removeprefix("http://")) as scraper,
     ):
         load = Load(server, pngs)
         under_way = asyncio.create_task(load.run())
@@ -155,13 +78,13 @@ async def test_every_expression_returns_data_under_load_and_counts_are_those_of_
         assert asked.keys() >= ON_GPUS_ONLY
         if not is_cuda:
             asked = {name: expression for name, expression in asked.items() if name not in ON_GPUS_ONLY}
-        silent = await without_data(prometheus, asked)
+        silent = await without_data(scraper, asked)
         load.is_over = True
         await under_way
         assert silent == {}
         assert load.answered > 100
         await asyncio.sleep(3)  # the last scrape
-        ask = prometheus.value
+        ask = scraper.value
         assert await asyncio.to_thread(ask, 'fovea_requests_total{code="OK",model="lenet5"}') == load.answered
         assert await asyncio.to_thread(ask, "nv_inference_count") == load.answered
         assert await asyncio.to_thread(ask, "sum(nv_inference_request_failure)") == load.failed > 0
