@@ -5,7 +5,7 @@ Path: config and session → **completion** → lifecycle, and wire's ModelConfi
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from protos import model_config_pb2
 from service import datatypes, errors
@@ -25,6 +25,9 @@ class Graph:
     inputs: Sequence[datatypes.TensorSpec]
     optional: Sequence[datatypes.TensorSpec]
     outputs: Sequence[datatypes.TensorSpec]
+
+
+Entry = model_config_pb2.ModelInput | model_config_pb2.ModelOutput
 
 
 def complete(
@@ -61,6 +64,25 @@ def complete(
     _complete_tensors(model, effective.output, graph.outputs, is_batched)
     _complete_optional(model, effective, {spec.name for spec in graph.optional})
     return effective
+
+
+def narrowed(
+    specs: Sequence[datatypes.TensorSpec], config: model_config_pb2.ModelConfig, entries: Iterable[Entry]
+) -> dict[str, datatypes.TensorSpec]:
+    """Return the graph's tensors by name, no freer than a completed config says: its dims may fix what is free.
+
+    Scalars and tensors without a declared rank stay as they are.
+    """
+    batch = (-1,) if config.max_batch_size > 0 else ()
+    said = {entry.name: (*batch, *entry.dims) for entry in entries}
+    return {spec.name: _narrowed(spec, said.get(spec.name, spec.shape)) for spec in specs}
+
+
+def _narrowed(spec: datatypes.TensorSpec, said: Sequence[int]) -> datatypes.TensorSpec:
+    if len(spec.shape) != len(said):
+        return spec
+    shape = tuple(graph if config == -1 else config for config, graph in zip(said, spec.shape, strict=True))
+    return dataclasses.replace(spec, shape=shape)
 
 
 def _set_batching(model: str, effective: model_config_pb2.ModelConfig, verdict: independence.Verdict) -> None:

@@ -215,8 +215,8 @@ def _describe(checked: _Checked) -> description.Description:
         name=folder.name,
         version=folder.version,
         config=checked.config,
-        inputs={spec.name: spec for spec in (*loaded.inputs, *_optional(checked))},
-        outputs={spec.name: spec for spec in loaded.outputs},
+        inputs=completion.narrowed((*loaded.inputs, *_optional(checked)), checked.config, checked.config.input),
+        outputs=completion.narrowed(loaded.outputs, checked.config, checked.config.output),
         labels=checked.labels,
         image=checked.image,
         properties=_properties(checked),
@@ -243,6 +243,8 @@ def _graph_path(folder: repository.ModelFolder, filename: str) -> pathlib.Path:
     path = folder.version_path / filename
     if pathlib.PurePath(filename).name != filename:
         raise errors.ModelLoadError(folder.name, f"default_model_filename {filename!r} must be a plain file name")
+    if path.is_dir():  # a model of several files, as Triton has it: the main file's name is fixed
+        path = path / "model.onnx"
     if not path.is_file():
         raise errors.ModelLoadError(folder.name, f"{path} is not there")
     return path

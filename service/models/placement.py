@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from protos import model_config_pb2
 from service import errors
-from service.runtime import cuda_options, knobs, providers, session
+from service.runtime import cuda_options, knobs, providers, reshape, session
 
 _GROUP = model_config_pb2.ModelInstanceGroup
 _LEVELS = {
@@ -63,6 +63,7 @@ def of(model: str, config: model_config_pb2.ModelConfig | None, options: session
         branch_threads=read.number("inter_op_thread_count"),
         uses_arena=read.switch("enable_mem_arena", default=True),
         uses_memory_pattern=read.switch("enable_mem_pattern", default=True),
+        reshapes=_reshapes(model, config),
     )
     without_effect = [] if is_cuda else sorted(cuda) + ["optimization.cuda.graphs"] * wants_graphs
     unknown = sorted(parameters.keys() - read.known - set(_CUDA_PARAMETERS))
@@ -98,6 +99,24 @@ class _Parameters:
     def _ask(self, name: str, default: str) -> str:
         self.known.add(name)
         return self._said.get(name, default).strip()
+
+
+def _reshapes(model: str, config: model_config_pb2.ModelConfig) -> dict[str, reshape.Reshape]:
+    """The tensors whose shape in requests is not the graph's."""
+    batch = (-1,) if config.max_batch_size > 0 else ()
+    tensors: list[model_config_pb2.ModelInput | model_config_pb2.ModelOutput] = [*config.input, *config.output]
+    found = {}
+    for tensor in tensors:
+        if not tensor.HasField("reshape"):
+            continue
+        found[tensor.name] = reshape.Reshape((*batch, *tensor.dims), (*batch, *tensor.reshape.shape))
+        if not found[tensor.name].fits:
+            raise errors.ModelLoadError(
+                model,
+                f"config.pbtxt reshapes {tensor.name!r} from dims {list(tensor.dims)} to "
+                f"{list(tensor.reshape.shape)}; expected as many elements, and as many free dimensions (-1), in both",
+            )
+    return found
 
 
 def _instances(model: str, groups: Iterable[model_config_pb2.ModelInstanceGroup]) -> int:

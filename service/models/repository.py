@@ -13,6 +13,11 @@ from service import errors
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Of the files of a folder: name, modification time in ns, size in bytes, inode."""
 
+_DEPTH = 2
+"""How deep below a version's folder files count: a model may be a folder, with folders of weights in it."""
+_EVIDENCE = "evidence"
+"""Checked against the graph when it is loaded; a change of it alone is no other model."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelFolder:
@@ -140,7 +145,7 @@ def _is_model(path: pathlib.Path, name: str) -> bool:
 
 def _look(path: pathlib.Path) -> Look:
     try:
-        versions = {entry.name: _files(entry.path) for entry in os.scandir(path) if _is_version(entry)}
+        versions = {entry.name: _files(entry.path, deep=True) for entry in os.scandir(path) if _is_version(entry)}
         return Look(path.name, path, _files(path), versions)
     except OSError as error:
         raise errors.ModelLoadError(path.name, f"{path} cannot be read: {error.strerror}") from error
@@ -151,13 +156,17 @@ def _is_version(entry: "os.DirEntry[str]") -> bool:
     return entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0") and entry.is_dir()
 
 
-def _files(folder: str | pathlib.Path) -> Fingerprint:
-    return tuple(sorted(_stamps(folder)))
+def _files(folder: str | pathlib.Path, *, deep: bool = False) -> Fingerprint:
+    return tuple(sorted(_stamps(folder, "", _DEPTH if deep else 0)))
 
 
-def _stamps(folder: str | pathlib.Path) -> Iterator[tuple[str, int, int, int]]:
+def _stamps(folder: str | pathlib.Path, within: str, depth: int) -> Iterator[tuple[str, int, int, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file() and not entry.name.startswith("."):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
                 stat = pathlib.Path(entry.path).stat()  # through links: what they point to may be replaced
-                yield entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino
+                yield within + entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino
+            elif depth and entry.name != _EVIDENCE and entry.is_dir():
+                yield from _stamps(entry.path, f"{within}{entry.name}/", depth - 1)

@@ -7,6 +7,8 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
+from service.runtime import reshape
+
 
 class GraphLevel(enum.Enum):
     """How far ONNX Runtime rewrites the graph when it loads it."""
@@ -39,3 +41,5 @@ class Knobs:
     """Keep freed CPU memory for the next run."""
     uses_memory_pattern: bool = True
     """Plan the memory of a run from the run before, where shapes repeat."""
+    reshapes: Mapping[str, reshape.Reshape] = dataclasses.field(default_factory=dict)
+    """Tensor name → the shape it has in requests and in the graph, where they differ."""

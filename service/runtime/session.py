@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service import datatypes, errors
 from service.batching import slots
-from service.runtime import cores, knobs, providers
+from service.runtime import cores, knobs, providers, reshape
 
 # ONNX Runtime 1.31 reports usage to its maker and keeps a device id on disk unless told not to before
 # it is loaded. A server that others run does neither, unless they ask for it.
@@ -126,8 +126,9 @@ class Session:
         if wanted.cuda_graphs and self._device == "cuda":
             self._run_options = onnxruntime.RunOptions()
             self._run_options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)  # addresses differ from run to run here
-        self.inputs = _specs(model, "input", self._session.get_inputs())
-        self.outputs = _specs(model, "output", self._session.get_outputs())
+        self._reshapes = wanted.reshapes
+        self.inputs = _specs(model, "input", self._session.get_inputs(), self._reshapes)
+        self.outputs = _specs(model, "output", self._session.get_outputs(), self._reshapes)
         self.optional = _optional(self._session.get_overridable_initializers())
         """Inputs that the graph has values for."""
         self._compute = _way(model, self._session, (*self.inputs, *self.optional, *self.outputs))
@@ -137,7 +138,11 @@ class Session:
     def run(self, inputs: slots.Tensors, outputs: Iterable[str]) -> dict[str, NDArray[np.generic]]:
         """Run once on this thread; name → output. What ONNX Runtime raises comes through."""
         names = list(outputs)
-        return dict(zip(names, self._compute(names, dict(inputs), self._run_options), strict=True))
+        if not self._reshapes:
+            return dict(zip(names, self._compute(names, dict(inputs), self._run_options), strict=True))
+        found = self._compute(names, reshape.into_graph(self._reshapes, inputs), self._run_options)
+        answers = zip(names, found, strict=True)
+        return {name: reshape.onto_wire(self._reshapes, name, output) for name, output in answers}
 
     def shrink(self, inputs: slots.Tensors) -> None:
         """Run once more, and give the CPU memory that runs have taken back to the system. Not on CUDA.
@@ -147,7 +152,7 @@ class Session:
         """
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._compute([spec.name for spec in self.outputs], dict(inputs), options)
+        self._compute([spec.name for spec in self.outputs], reshape.into_graph(self._reshapes, inputs), options)
 
     def device_tensor(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> DeviceTensor:
         """Return new memory on the session's device; what is in it is not defined."""
@@ -164,10 +169,21 @@ class Session:
         """
         binding = self._session.io_binding()
         for name, tensor in inputs.items():
-            binding.bind_ortvalue_input(name, tensor.value)
+            if name in self._reshapes:
+                binding.bind_input(name, *self._as_in_graph(name, tensor))
+            else:
+                binding.bind_ortvalue_input(name, tensor.value)
         for name, tensor in outputs.items():
-            binding.bind_ortvalue_output(name, tensor.value)
+            if name in self._reshapes:
+                binding.bind_output(name, *self._as_in_graph(name, tensor))
+            else:
+                binding.bind_ortvalue_output(name, tensor.value)
         return Bound(self._session, binding, graph_id)
+
+    def _as_in_graph(self, name: str, tensor: DeviceTensor) -> tuple[str, int, Any, list[int], int]:
+        """The same memory in the graph's shape, as ONNX Runtime binds it."""
+        shape = self._reshapes[name].in_graph(tensor.shape)
+        return self._device, 0, tensor.dtype.type, list(shape), tensor.address
 
 
 def check_placement(model: str, placement: Placement, provider: str) -> None:
@@ -231,8 +247,22 @@ def _placement(session: onnxruntime.InferenceSession) -> Placement:
     return Placement(dict(nodes), tuple(convolutions), frozenset(operators))
 
 
-def _specs(model: str, role: str, arguments: Iterable[Any]) -> tuple[datatypes.TensorSpec, ...]:
-    return tuple(_spec(model, role, argument) for argument in arguments)
+def _specs(
+    model: str, role: str, arguments: Iterable[Any], reshaped: Mapping[str, reshape.Reshape]
+) -> tuple[datatypes.TensorSpec, ...]:
+    specs = (_spec(model, role, argument) for argument in arguments)
+    return tuple(_reshaped(model, spec, reshaped[spec.name]) if spec.name in reshaped else spec for spec in specs)
+
+
+def _reshaped(model: str, spec: datatypes.TensorSpec, wanted: reshape.Reshape) -> datatypes.TensorSpec:
+    """The tensor as requests have it."""
+    said = wanted.graph
+    fits = len(said) == len(spec.shape) and all(a == b or -1 in {a, b} for a, b in zip(said, spec.shape, strict=True))
+    if spec.shape and not fits:
+        raise errors.ModelLoadError(
+            model, f"config.pbtxt reshapes {spec.name!r} to {list(said)}; the graph has {list(spec.shape)}"
+        )
+    return dataclasses.replace(spec, shape=wanted.wire)
 
 
 def _spec(model: str, role: str, argument: Any, *, is_optional: bool = False) -> datatypes.TensorSpec:
