@@ -19,9 +19,10 @@ Seen = Mapping[str, repository.Look]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Changes:
-    """The models to load, and those that are gone."""
+    """The models to load, those whose folder has no version left, and those whose folder is gone."""
 
     load: tuple[str, ...]
+    emptied: tuple[str, ...]
     gone: tuple[str, ...]
 
 
@@ -34,9 +35,11 @@ def changes(handled: Mapping[str, repository.Look | None], before: Seen, now: Se
         now: the folders at this look.
     """
     still = [name for name, seen in now.items() if before.get(name) == seen]
-    load = [name for name in still if name not in handled or handled[name] != now[name]]
+    changed = [name for name in still if name not in handled or handled[name] != now[name]]
+    load = [name for name in changed if now[name].versions or not handled.get(name)]
+    emptied = [name for name in changed if name not in load]
     gone = [name for name, seen in handled.items() if seen is not None and name not in now and name not in before]
-    return Changes(tuple(load), tuple(gone))
+    return Changes(tuple(load), tuple(emptied), tuple(gone))
 
 
 class Poll:
@@ -80,8 +83,21 @@ class Poll:
             log.info("model %s: its folder has changed", name)
             with contextlib.suppress(errors.FoveaError):  # in the index and the log
                 await self._control.load(name)
+        for name in found.emptied:
+            log.info("model %s: its folder has no version any more", name)
+            await self._end_or_load(name)
         for name in found.gone:
             log.info("model %s: its folder is gone", name)
             with contextlib.suppress(errors.ModelNotFound):  # it did not serve
                 await self._control.unload(name)
             self._control.forget(name)
+
+    async def _end_or_load(self, name: str) -> None:
+        """Unload a model that has nothing left to serve; one that did not serve is loaded, which says what is wrong."""
+        try:
+            await self._control.unload(name)
+        except errors.ModelNotFound:
+            with contextlib.suppress(errors.FoveaError):  # in the index and the log
+                await self._control.load(name)
+        except errors.FoveaError as error:  # the server is ending
+            log.info("model %s: not unloaded: %s", name, error)

@@ -27,7 +27,7 @@ from service.models import (
     warmup,
 )
 from service.models import config as model_config
-from service.runtime import cores, instances, knobs, session
+from service.runtime import cores, instances, session
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _RUN_OVERHEAD_S = 1e-4
 """What a run costs the event loop: planning it, handing it over, answering. LeNet-5: 0.1 to 0.2 ms."""
 
 _AS_LARGE = 1.25
-"""Graphs whose sizes differ by less than this factor are taken for the same network with other weights."""
+"""Graphs of the same nodes and tensors whose sizes differ by more than this factor are different networks: wider."""
 
 Progress = Callable[[str, int, int], None]
 """Hears of a model that so many of so many batch sizes are warm; called from the loading thread."""
@@ -73,7 +73,8 @@ class Given:
     """What a load goes by, beside the folder.
 
     `config`: JSON that stands for config.pbtxt, if it is not None. `before`: the same model as it was loaded
-    before; if the graph is about as large as that one was, the layout measured then holds, and none is tried.
+    before; if the graph is the same network, perhaps with other weights, the layout measured then holds, and none is
+    tried: that would take all cores from those that serve.
     """
 
     config: str | None = None
@@ -142,7 +143,9 @@ class Loader:
             log.warning("model %s: config.pbtxt sets %s, which has no effect here", folder.name, field)
         path = _graph_path(folder, (said.default_model_filename if said else "") or "model.onnx")
         graph_bytes = path.stat().st_size
-        loaded = instances.Instances(folder.name, path, placed.options, _knobs(placed, graph_bytes, given.before))
+        loaded = instances.Instances(
+            folder.name, path, placed.options, placed.knobs, before=_before(said, graph_bytes, given.before)
+        )
         verdict = independence.judge(loaded) if said is None else None
         graph = completion.Graph(loaded.inputs, loaded.optional, loaded.outputs)
         config = completion.complete(folder.name, said, graph, verdict)
@@ -228,15 +231,14 @@ def _optional(checked: _Checked) -> tuple[datatypes.TensorSpec, ...]:
     return () if checked.config.max_batch_size else checked.instances.optional
 
 
-def _knobs(placed: placement.Placement, graph_bytes: int, before: ServedModel | None) -> knobs.Knobs:
-    """What the config asks for, and where it leaves instances and threads open, those measured before."""
-    wanted = placed.knobs
-    if before is None or wanted.instances or wanted.threads or placed.options.threads:
-        return wanted
-    if not graph_bytes / _AS_LARGE <= before.graph_bytes <= graph_bytes * _AS_LARGE:
-        return wanted
-    measured = before.instances.layout
-    return dataclasses.replace(wanted, instances=measured.instances, threads=measured.threads)
+def _before(
+    said: model_config_pb2.ModelConfig | None, graph_bytes: int, before: ServedModel | None
+) -> instances.Instances | None:
+    """The instances whose layout may hold, if this is the same network: as large, and for batches as large."""
+    if before is None or not graph_bytes / _AS_LARGE <= before.graph_bytes <= graph_bytes * _AS_LARGE:
+        return None
+    is_as_batched = said is None or said.max_batch_size == before.description.config.max_batch_size
+    return before.instances if is_as_batched else None
 
 
 def _graph_path(folder: repository.ModelFolder, filename: str) -> pathlib.Path:

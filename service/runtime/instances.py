@@ -8,12 +8,13 @@ import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service import errors
+from service import datatypes, errors
 from service.batching import batcher, costs, slots
 from service.runtime import (
     buffers,
@@ -41,6 +42,15 @@ Report = Callable[[int, int], None]
 """Hears how many sizes of how many are warm."""
 
 
+class Network(NamedTuple):
+    """A loaded graph without its weights: how many nodes run where, how many of each operator, its tensors."""
+
+    nodes: Mapping[str, int]
+    operators: Mapping[str, int]
+    inputs: Sequence[datatypes.TensorSpec]
+    outputs: Sequence[datatypes.TensorSpec]
+
+
 class Instances:
     """A loaded model, ready to run once it is warm.
 
@@ -55,6 +65,7 @@ class Instances:
         options: session.Options,
         wanted: knobs.Knobs | None = None,
         device: cuda.Cuda | None = None,
+        before: "Instances | None" = None,
     ) -> None:
         """Load the model.
 
@@ -64,6 +75,8 @@ class Instances:
             options: provider and threads.
             wanted: what its config asks for.
             device: what copies to the session's device and back; None: CUDA's, if that is the provider.
+            before: the model as it was loaded before. If this is the same network, perhaps with other weights, and
+                nobody says how many instances and threads, it takes over what was measured then.
 
         Raises:
             ModelLoadError: see session.Session.
@@ -75,7 +88,13 @@ class Instances:
         self._device = device
         self._is_cuda = options.provider.name == providers.CUDA
         self._layout = _layout(options, self._wanted)
-        self._first = self._load(self._layout.threads if self._layout else cores.available())
+        likely = self._layout or (before.layout if before is not None else None)
+        self._threads_first = likely.threads if likely else cores.available()
+        self._first = self._load(self._threads_first)
+        placed = self._first.placement
+        self.network = Network(placed.nodes, placed.operators, self._first.inputs, self._first.outputs)
+        if self._layout is None and before is not None and self.network == before.network:
+            self._layout = before.layout
         self._slot = slots.Slot()
         self._runners: list[handover.Runner] = []
         self._free: list[int] = []
@@ -104,7 +123,7 @@ class Instances:
     @property
     def operators(self) -> frozenset[str]:
         """Of the graph's nodes, as loaded."""
-        return self._first.placement.operators
+        return frozenset(self._first.placement.operators)
 
     @property
     def layout(self) -> trial.Candidate:
@@ -235,7 +254,7 @@ class Instances:
         return [self._first, *(self._load(layout.threads) for _ in range(more))]
 
     def _try(self, rows_max: int) -> list[session.Session]:
-        loaded = {cores.available(): self._first}
+        loaded = {self._threads_first: self._first}
 
         def load(threads: int) -> session.Session:
             return loaded.pop(threads, None) or self._load(threads)

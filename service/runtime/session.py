@@ -66,8 +66,8 @@ class Placement:
 
     nodes: Mapping[str, int]
     convolutions_on_cpu: tuple[str, ...]
-    operators: frozenset[str] = frozenset()
-    """Of all nodes, as ONNX Runtime has optimised them; nodes in the bodies of others do not count."""
+    operators: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """How many nodes of each, as ONNX Runtime has optimised them; nodes in the bodies of others do not count."""
 
     @property
     def nodes_on_cpu(self) -> int:
@@ -237,14 +237,14 @@ def _session_options(threads: int, wanted: knobs.Knobs) -> onnxruntime.SessionOp
 def _placement(session: onnxruntime.InferenceSession) -> Placement:
     nodes: collections.Counter[str] = collections.Counter()
     convolutions: list[str] = []
-    operators: set[str] = set()
+    operators: collections.Counter[str] = collections.Counter()
     for part in session.get_provider_graph_assignment_info():
         for node in part.get_nodes():
             nodes[part.ep_name] += 1
-            operators.add(node.op_type)
+            operators[node.op_type] += 1
             if part.ep_name == providers.CPU and "Conv" in node.op_type:
                 convolutions.append(node.name or node.op_type)
-    return Placement(dict(nodes), tuple(convolutions), frozenset(operators))
+    return Placement(dict(nodes), tuple(convolutions), dict(operators))
 
 
 def _specs(

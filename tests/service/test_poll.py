@@ -107,6 +107,31 @@ async def test_a_folder_without_versions_is_waited_for(polled: Polled) -> None:
     assert ("new", "1") in polled.served()
 
 
+async def test_a_model_without_any_version_left_serves_no_longer(
+    polled: Polled, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton unloads it too. Its folder is still there, so it is still named; a version that comes is loaded."""
+    (polled.path / "lenet5/1").rename(polled.path / "lenet5/.1")
+    await polled.poll.look()
+    assert polled.served() == [("lenet5", "1")]
+    for _ in range(3):
+        await polled.poll.look()
+    assert polled.served() == []
+    assert polled.healthy == {"lenet5": False}
+    assert await polled.index() == {("lenet5", "1"): states.State.UNAVAILABLE}
+    assert not polled.metrics.load_failures
+    (polled.path / "lenet5/notes.txt").write_text("a change, and still no version")
+    for _ in range(3):
+        await polled.poll.look()
+    assert polled.metrics.load_failures["lenet5"] == 1
+    assert "has no version folder" in caplog.text
+    shutil.copytree(polled.path / "lenet5/.1", polled.path / "lenet5/2")
+    await polled.poll.look()
+    await polled.poll.look()
+    assert polled.served() == [("lenet5", "2")]
+    assert polled.healthy == {"lenet5": True}
+
+
 async def test_a_model_that_is_gone_leaves_nothing(polled: Polled) -> None:
     (polled.path / "lenet5").rename(polled.path / ".lenet5")
     await polled.poll.look()

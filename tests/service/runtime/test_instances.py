@@ -5,6 +5,7 @@ import pathlib
 import threading
 
 import numpy as np
+import onnx
 import pytest
 
 from service import errors
@@ -202,3 +203,36 @@ def test_long_runs_are_foreseen_from_the_sizes_before() -> None:
     assert not rehearsal.is_too_long(64, {})
     assert not rehearsal.is_too_long(16, {8: 0.9})
     assert rehearsal.is_too_long(64, {8: 0.9})
+
+
+def test_the_same_network_with_other_weights_takes_over_what_was_measured(tmp_path: pathlib.Path) -> None:
+    before = load(graphs.convnet(tmp_path / "m.onnx"), 0, knobs.Knobs(instances=3, threads=2))
+    model = onnx.load(tmp_path / "m.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.raw_data and tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.raw_data = tensor.raw_data[::-1]
+    onnx.save(model, tmp_path / "other.onnx")
+    options = session.Options(CPU, 0)
+    after = instances.Instances("m", tmp_path / "other.onnx", options, before=before)
+    assert after.layout == trial.Candidate(3, 2)
+    said = instances.Instances("m", tmp_path / "other.onnx", options, knobs.Knobs(instances=1), before=before)
+    assert said.layout.instances == 1
+
+
+@pytest.mark.parametrize("change", ["one node more", "another shape"])
+def test_another_network_is_measured_anew_however_large(tmp_path: pathlib.Path, change: str) -> None:
+    """Its file may have as many bytes as the one before."""
+    before = load(graphs.convnet(tmp_path / "m.onnx"), 0, knobs.Knobs(instances=3, threads=2))
+    if change == "another shape":
+        graphs.convnet(tmp_path / "other.onnx", side=graphs.SIDE * 2)
+    else:
+        model = onnx.load(tmp_path / "m.onnx")
+        last = next(node for node in model.graph.node if model.graph.output[0].name in node.output)
+        last.output[list(last.output).index(model.graph.output[0].name)] = "before"
+        model.graph.node.append(onnx.helper.make_node("Selu", ["before"], [model.graph.output[0].name]))
+        onnx.save(model, tmp_path / "other.onnx")
+    after = instances.Instances("m", tmp_path / "other.onnx", session.Options(CPU, 0), before=before)
+    assert after.layout == trial.Candidate(1, cores.available())
+    after.warm(2, unheard)
+    assert after.layout in trial.candidates(cores.available())
+    after.close()
