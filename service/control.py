@@ -198,6 +198,7 @@ class Control:
             except errors.ModelLoadError as error:
                 self._seen[name] = seen
                 self._failed(name, before, {"": error})
+                await self._health(name, bool(before))
                 raise
             outcome = await self._bring(name, given, choice, before)
         self._require_going_on()
