@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service import datatypes, errors
 from service.batching import slots
-from service.runtime import cores, knobs, providers, reshape
+from service.runtime import cores, division, knobs, providers, reshape
 
 # ONNX Runtime 1.31 reports usage to its maker and keeps a device id on disk unless told not to before
 # it is loaded. A server that others run does neither, unless they ask for it.
@@ -204,8 +204,12 @@ def check_placement(model: str, placement: Placement, provider: str) -> None:
 def _load(model: str, path: pathlib.Path, options: Options, wanted: knobs.Knobs) -> onnxruntime.InferenceSession:
     chosen = options.provider
     asked = [(chosen.name, chosen.options)] + ([] if chosen.name == providers.CPU else [providers.CPU])
+    settings = _session_options(options.threads, wanted)
+    graph = division.made_safe(model, path)
+    if graph is not None:  # its weights may be in files beside it
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     try:
-        session = onnxruntime.InferenceSession(path, _session_options(options.threads, wanted), providers=asked)
+        session = onnxruntime.InferenceSession(graph or path, settings, providers=asked)
     except Exception as error:  # ONNX Runtime's exceptions have no common base but this
         hint = "; its config.pbtxt asks for CUDA graphs, which need every node on CUDA" * wanted.cuda_graphs
         raise errors.ModelLoadError(model, f"ONNX Runtime cannot load {path}: {error}{hint}") from error
