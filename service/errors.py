@@ -33,12 +33,18 @@ Messages say what was wrong, what was expected, and what to do. Facts stay as at
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest known name, or ""."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def path(field: str, name: str) -> str:
+    """Return the path of a named part of a request, such as `inputs["image"]`."""
+    return f'{field}["{name}"]'
 
 
 class FoveaError(Exception):
@@ -102,18 +108,43 @@ class NotForThisDevice(ModelLoadError):
 
 
 class BadRequest(FoveaError):
-    """A request that cannot be answered as it is."""
+    """A request that cannot be answered as it is.
+
+    `field`: the path in the request of what was wrong, such as `inputs["image"].shape`; "": the whole request, or
+    whoever knows the message says it (`at`).
+    """
+
+    def __init__(self, sentence: str, field: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
+
+    @property
+    def violation(self) -> str:
+        """What was wrong with the field."""
+        return str(self)
+
+    def at(self, field: str) -> Self:
+        """Say where in the request it is, and return the error."""
+        self.field = field
+        return self
 
 
 class BadTensor(BadRequest):
-    """A tensor of a request does not fit the model."""
+    """A tensor of a request does not fit the model. `part`: what of the tensor, such as ".shape"."""
 
-    def __init__(self, model: str, tensor: str, got: str, wanted: str) -> None:
-        super().__init__(f"input {tensor!r} of model {model!r}: got {got}; expected {wanted}")
+    def __init__(self, model: str, tensor: str, got: str, wanted: str, part: str = "") -> None:
+        super().__init__(
+            f"input {tensor!r} of model {model!r}: got {got}; expected {wanted}", path("inputs", tensor) + part
+        )
         self.model = model
         self.tensor = tensor
         self.got = got
         self.wanted = wanted
+
+    @property
+    def violation(self) -> str:
+        """What was wrong with the field."""
+        return f"got {self.got}; expected {self.wanted}"
 
 
 class BadImage(BadRequest):
