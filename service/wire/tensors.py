@@ -183,12 +183,14 @@ def _from_contents(
     if spec.datatype is datatypes.STRING:
         return _strings(values, shape, spec.name, model)
     if len(values) != math.prod(shape):
-        raise errors.BadTensor(model.name, spec.name, f"{len(values)} values", f"{math.prod(shape)} for {list(shape)}")
+        raise errors.BadTensor(
+            model.name, spec.name, f"{len(values)} values", f"{math.prod(shape)} for {list(shape)}", ".contents"
+        )
     try:
         return np.array(values, spec.datatype.numpy).reshape(shape)
     except OverflowError as error:
         raise errors.BadTensor(
-            model.name, spec.name, f"a value out of range ({error})", f"values of {spec.datatype.wire}"
+            model.name, spec.name, f"a value out of range ({error})", f"values of {spec.datatype.wire}", ".contents"
         ) from error
 
 
