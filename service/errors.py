@@ -33,7 +33,6 @@ Messages say what was wrong, what was expected, and what to do. Facts stay as at
 
 import difflib
 from collections.abc import Iterable
-from typing import Self
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -110,8 +109,7 @@ class NotForThisDevice(ModelLoadError):
 class BadRequest(FoveaError):
     """A request that cannot be answered as it is.
 
-    `field`: the path in the request of what was wrong, such as `inputs["image"].shape`; "": the whole request, or
-    whoever knows the message says it (`at`).
+    `field`: what in it, as a path such as `inputs["image"].shape`; "": all of it, or who has the message fills it in.
     """
 
     def __init__(self, sentence: str, field: str = "") -> None:
@@ -122,11 +120,6 @@ class BadRequest(FoveaError):
     def violation(self) -> str:
         """What was wrong with the field."""
         return str(self)
-
-    def at(self, field: str) -> Self:
-        """Say where in the request it is, and return the error."""
-        self.field = field
-        return self
 
 
 class BadTensor(BadRequest):

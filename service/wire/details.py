@@ -8,7 +8,6 @@ pay for it. It is a help: a client that knows the code and the sentence alone mi
 
 import functools
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -20,6 +19,7 @@ from service.wire import status
 KEY = "grpc-status-details-bin"
 
 _DOMAIN = "fovea"
+_URL = "type.googleapis.com/google.rpc."
 _TEXT_BYTES_MAX = 500
 """Of a text in a detail, in UTF-8; see status.SENTENCE_BYTES_MAX."""
 _NAME_BYTES_MAX = 150
@@ -32,36 +32,39 @@ def trailing(error: Exception, code: grpc.StatusCode, sentence: str) -> Metadata
     if not isinstance(error, errors.FoveaError):
         return ()
     whole = rpc_pb2.Status(code=code.value[0], message=sentence)
-    for detail in _of(error):
-        whole.details.add().Pack(detail)
+    whole.details.add(type_url=_URL + "ErrorInfo", value=_info(type(error).__name__))
+    detail = _of(error)
+    if detail is not None:
+        whole.details.add(type_url=_URL + detail.DESCRIPTOR.name, value=detail.SerializeToString())
     entries: list[tuple[str, str | bytes]] = [(KEY, whole.SerializeToString())]
     if isinstance(error, errors.Refused):
         entries.append((status.PUSHBACK, str(status.pushback_ms(error))))
     return tuple(entries)
 
 
-def _of(error: errors.FoveaError) -> Iterator[Any]:
-    yield rpc_pb2.ErrorInfo(reason=_reason(type(error).__name__), domain=_DOMAIN)
+def _of(error: errors.FoveaError) -> Any | None:
     if isinstance(error, errors.BadRequest) and error.field:
         violation = rpc_pb2.BadRequest.FieldViolation(
             field=status.shortened(error.field, _NAME_BYTES_MAX),
             description=status.shortened(error.violation, _TEXT_BYTES_MAX),
         )
-        yield rpc_pb2.BadRequest(field_violations=[violation])
-    elif isinstance(error, errors.ModelNotFound):
+        return rpc_pb2.BadRequest(field_violations=[violation])
+    if isinstance(error, errors.ModelNotFound):
         name = f"{error.model}/{error.version}" if error.version else error.model
-        yield rpc_pb2.ResourceInfo(
+        return rpc_pb2.ResourceInfo(
             resource_type="model",
             resource_name=status.shortened(name, _NAME_BYTES_MAX),
             description=status.shortened(str(error), _TEXT_BYTES_MAX),
         )
-    elif isinstance(error, errors.Refused) and error.pause_s is not None:
-        retry = rpc_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(status.pushback_ms(error))
-        yield retry
+    if isinstance(error, errors.Refused) and error.pause_s is not None:
+        seconds, ms = divmod(status.pushback_ms(error), 1000)
+        return rpc_pb2.RetryInfo(retry_delay={"seconds": seconds, "nanos": ms * 1_000_000})
+    return None
 
 
 @functools.cache
-def _reason(name: str) -> str:
-    """An error's name as AIP-193 writes it: QueueFull is QUEUE_FULL."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+def _info(name: str) -> bytes:
+    """The ErrorInfo of an error, serialized; its name as AIP-193 writes it: QueueFull is QUEUE_FULL."""
+    reason = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+    serialized: bytes = rpc_pb2.ErrorInfo(reason=reason, domain=_DOMAIN).SerializeToString()
+    return serialized

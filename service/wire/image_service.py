@@ -141,7 +141,7 @@ class ImageService:
             answer = await verb.answer(request, model, [(name, passed.outputs[name]) for name in wanted])
         except BaseException as error:  # cancellation too
             if isinstance(error, errors.BadImage):
-                error.at(f"image.{request.image.WhichOneof('content')}")
+                error.field = f"image.{request.image.WhichOneof('content')}"
             self._way.failed(model, error, started_s)
             raise
         ended_s = time.perf_counter()

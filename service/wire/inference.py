@@ -92,7 +92,7 @@ class Inference:
             reply = make(request.id, passed.outputs)
         except BaseException as error:  # cancellation too
             if isinstance(error, errors.BadImage) and model is not None and model.image is not None:
-                error.at(f"{errors.path('inputs', model.image.input)}[{error.index}]")
+                error.field = f"{errors.path('inputs', model.image.input)}[{error.index}]"
             self._way.failed(model, error, started_s)
             raise
         ended_s = time.perf_counter()

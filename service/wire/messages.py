@@ -26,6 +26,7 @@ _ID_FIELD = 3
 _FIELDS_MAX, _VARINT_BYTES_MAX = 1024, 10
 """What is read here, in Python, is no more than honest clients send: else one message of many small fields, or one
 endless number, would hold up all the others. Protobuf reads the rest."""
+_FIELDS = range(_FIELDS_MAX)
 _VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 """How a field's value is written."""
 _HEADERS_MAX, _HEADER_BYTES_MAX = 256, 2048
@@ -114,7 +115,7 @@ def split(message: bytes) -> tuple[bytes, str, list[memoryview], bytes]:
     parameters: list[bytes] = []
     request_id = b""
     raws: list[memoryview] = []
-    for _ in range(_FIELDS_MAX):
+    for _ in _FIELDS:
         if position >= end:
             break
         begins, tag, size = position, message[position], message[position + 1]

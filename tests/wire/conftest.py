@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from export import digits, options
@@ -39,3 +40,9 @@ def troublesome(troubles: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
     """A server of it."""
     with running(troubles, tmp_path_factory.mktemp("troublesome") / "log", *troubled.flags()) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def channel(troublesome: RunningServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(troublesome.address) as opened:
+        yield opened

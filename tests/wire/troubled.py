@@ -139,6 +139,13 @@ def pixels(samples: int = 1, **parameters: Any) -> inference_pb2.ModelInferReque
     return request
 
 
+def bad_shape() -> inference_pb2.ModelInferRequest:
+    """One whose input has another shape than the model's."""
+    request = pixels()
+    request.inputs[0].shape[1] = 31
+    return request
+
+
 def slow(products: int, timeout_us: int = 0, request_id: str = "") -> inference_pb2.ModelInferRequest:
     """A request that takes as long as so many products of matrices."""
     request = inference_pb2.ModelInferRequest(model_name="slow", id=request_id)
