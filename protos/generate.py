@@ -12,7 +12,7 @@ import grpc_tools
 from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCES = ("model_config", "inference", "manifest", "images", "graph")
+SOURCES = ("model_config", "inference", "manifest", "images", "graph", "rpc")
 WITH_SERVICE = ("inference", "images")
 
 # Each must match exactly once in a *_pb2.py, or the generator has changed and a person must look.

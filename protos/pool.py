@@ -5,6 +5,9 @@ Two Python packages that define the protobuf package `inference` cannot share pr
 them, in either order. `protos.generate` points the generated code at it.
 """
 
-from google.protobuf import descriptor_pool
+from google.protobuf import any_pb2, descriptor_pool, duration_pb2
 
 POOL = descriptor_pool.DescriptorPool()
+
+for _imported in (any_pb2, duration_pb2):  # what our files import has to be there before them
+    POOL.AddSerializedFile(_imported.DESCRIPTOR.serialized_pb)

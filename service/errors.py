@@ -41,6 +41,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
+def path(field: str, name: str) -> str:
+    """Return the path of a named part of a request, such as `inputs["image"]`."""
+    return f'{field}["{name}"]'
+
+
 class FoveaError(Exception):
     """Base of everything that is explained to a person."""
 
@@ -102,18 +107,37 @@ class NotForThisDevice(ModelLoadError):
 
 
 class BadRequest(FoveaError):
-    """A request that cannot be answered as it is."""
+    """A request that cannot be answered as it is.
+
+    `field`: what in it, as a path such as `inputs["image"].shape`; "": all of it, or who has the message fills it in.
+    """
+
+    def __init__(self, sentence: str, field: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
+
+    @property
+    def violation(self) -> str:
+        """What was wrong with the field."""
+        return str(self)
 
 
 class BadTensor(BadRequest):
-    """A tensor of a request does not fit the model."""
+    """A tensor of a request does not fit the model. `part`: what of the tensor, such as ".shape"."""
 
-    def __init__(self, model: str, tensor: str, got: str, wanted: str) -> None:
-        super().__init__(f"input {tensor!r} of model {model!r}: got {got}; expected {wanted}")
+    def __init__(self, model: str, tensor: str, got: str, wanted: str, part: str = "") -> None:
+        super().__init__(
+            f"input {tensor!r} of model {model!r}: got {got}; expected {wanted}", path("inputs", tensor) + part
+        )
         self.model = model
         self.tensor = tensor
         self.got = got
         self.wanted = wanted
+
+    @property
+    def violation(self) -> str:
+        """What was wrong with the field."""
+        return f"got {self.got}; expected {self.wanted}"
 
 
 class BadImage(BadRequest):

@@ -48,7 +48,8 @@ def level(model: str, priority: int, rules: policy.Policy) -> int:
     if not 1 <= priority <= levels:
         raise errors.BadRequest(
             f"parameter 'priority' is {priority}; model {model!r} has the priorities 1 (first) to {levels}, "
-            f"and 0 means its default, {rules.default_priority}"
+            f"and 0 means its default, {rules.default_priority}",
+            errors.path("parameters", "priority"),
         )
     return 2 * (priority - 1)
 

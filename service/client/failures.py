@@ -7,10 +7,13 @@ import grpc
 import grpc.aio
 from google.protobuf import message as protobuf_message
 
-from protos import inference_pb2
+from protos import inference_pb2, rpc_pb2
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """When to try again in milliseconds, negative for never: trailing metadata, or a parameter of a stream's answer."""
+
+DETAILS = "grpc-status-details-bin"
+"""Trailing metadata: a google.rpc.Status."""
 
 STATUS = "grpc-status"
 """The parameter of a stream's error answer that names its gRPC status code."""
@@ -108,8 +111,9 @@ def of_call(error: grpc.aio.AioRpcError, address: str) -> CallFailed:
     code, details = error.code(), error.details() or ""
     if is_hidden(code, details) or code is grpc.StatusCode.CANCELLED:
         code = grpc.StatusCode.UNAVAILABLE
-    said = dict(error.trailing_metadata() or ()).get(PUSHBACK)
-    return CallFailed(code, details, address, None if said is None else _seconds(said))
+    metadata = dict(error.trailing_metadata() or ())
+    pushback_s = _seconds(metadata[PUSHBACK]) if PUSHBACK in metadata else _retry_delay_s(metadata.get(DETAILS))
+    return CallFailed(code, details, address, pushback_s)
 
 
 def of_answer(answer: inference_pb2.ModelStreamInferResponse, address: str) -> Answered:
@@ -135,6 +139,20 @@ def closed(address: str) -> CallFailed:
 def is_hidden(code: grpc.StatusCode, details: str) -> bool:
     """Whether grpc.aio hides how a stream ended behind an error of its own: it was writing at that moment."""
     return (code, details) == _WRITING_AT_THE_END
+
+
+def _retry_delay_s(said: str | bytes | None) -> float | None:
+    """Return the delay in google.rpc's RetryInfo, which others say instead of gRPC's pushback; None: there is none."""
+    if not isinstance(said, bytes):
+        return None
+    retry = rpc_pb2.RetryInfo()
+    try:
+        for detail in rpc_pb2.Status.FromString(said).details:
+            if detail.Unpack(retry):
+                return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    except protobuf_message.DecodeError:  # details only help: the call has failed, and its code is known
+        return None
+    return None
 
 
 def _seconds(said: str | bytes) -> float:

@@ -27,6 +27,9 @@ FINISH_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 1.0
 """The same when the client is closed."""
 
+_FINAL_RESPONSE = "triton_final_response"
+"""The parameter of a stream's answer that says whether another one to the same message will come."""
+
 _SAY_NOTHING_OF_STREAMS = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message that is too large
@@ -104,6 +107,8 @@ class Stream:
             self._waiting.pop(wire_id, None)
             self._finish_if_done()
         response.id = outgoing.own_id
+        if _FINAL_RESPONSE in response.parameters:  # of the stream, not of the answer: a unary one does not have it
+            del response.parameters[_FINAL_RESPONSE]
         return response
 
     def retire(self) -> None:

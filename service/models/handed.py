@@ -35,11 +35,13 @@ def check(handed: Handed) -> None:
         if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.parts:
             raise errors.BadRequest(
                 f"parameter 'file:{name}': the path must stay within the model's folder; "
-                "expected file:<version>/<file>, such as file:1/model.onnx"
+                "expected file:<version>/<file>, such as file:1/model.onnx",
+                errors.path("parameters", f"file:{name}"),
             )
     if handed.files and handed.config is None:
         raise errors.BadRequest(
-            "parameters 'file:...' came without 'config'; hand the config over too, as JSON ({} says nothing)"
+            "parameters 'file:...' came without 'config'; hand the config over too, as JSON ({} says nothing)",
+            errors.path("parameters", "config"),
         )
 
 

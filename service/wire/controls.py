@@ -79,7 +79,10 @@ class Controls:
         """Off, and nothing else yet."""
         for name, value in request.settings.items():
             if name not in {*_TRACE_SETTINGS, "trace_file"}:
-                raise errors.BadRequest(f"trace setting {name!r} is not known{errors.nearest(name, _TRACE_SETTINGS)}")
+                raise errors.BadRequest(
+                    f"trace setting {name!r} is not known{errors.nearest(name, _TRACE_SETTINGS)}",
+                    errors.path("settings", name),
+                )
             if name == "trace_level" and list(value.value) not in ([], ["OFF"]):
                 raise errors.NotSupported(f"trace_level {list(value.value)}: this server does not trace; only OFF")
         response = inference_pb2.TraceSettingResponse()
@@ -121,7 +124,10 @@ def _level(request: inference_pb2.LogSettingsRequest, now: int) -> int:
                 )
         else:
             known = ", ".join([*wanted, "log_verbose_level"])
-            raise errors.BadRequest(f"log setting {name!r} ({kind}) is not known here; booleans and a uint32: {known}")
+            raise errors.BadRequest(
+                f"log setting {name!r} ({kind}) is not known here; booleans and a uint32: {known}",
+                errors.path("settings", name),
+            )
     if is_verbose:
         return logging.DEBUG
     return next((least for name, least in _LEVELS if wanted[name]), logging.CRITICAL)

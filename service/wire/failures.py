@@ -1,17 +1,17 @@
 """How an error is told: as a call's status, or within a stream, which goes on.
 
-Path: any error → status → **failures** → client.
+Path: any error → status, details → **failures** → client.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 
 from protos import inference_pb2
 from service import errors
-from service.wire import status
+from service.wire import details, replies, status
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,9 +21,15 @@ def of_call(context: Context, error: Exception) -> bytes:
     code, sentence = status.explain(error)
     context.set_code(code)
     context.set_details(sentence)
-    if isinstance(error, errors.Refused):
-        context.set_trailing_metadata(((status.PUSHBACK, str(status.pushback_ms(error))),))
+    context.set_trailing_metadata(details.trailing(error, code, sentence))
     return b""
+
+
+async def end_stream(context: Context, error: Exception) -> NoReturn:
+    """Make an error the status of a stream, which ends."""
+    code, sentence = status.explain(error)
+    await context.abort(code, sentence, details.trailing(error, code, sentence))
+    raise AssertionError("abort raises")
 
 
 def in_stream(request_id: str, error: Exception) -> bytes:
@@ -31,9 +37,11 @@ def in_stream(request_id: str, error: Exception) -> bytes:
     code, sentence = status.explain(error)
     reply = inference_pb2.ModelStreamInferResponse(error_message=sentence)
     reply.infer_response.id = request_id
-    reply.infer_response.parameters[status.CODE].string_param = code.name
+    parameters = reply.infer_response.parameters
+    parameters[replies.FINAL_RESPONSE].bool_param = True
+    parameters[status.CODE].string_param = code.name
     if isinstance(error, errors.Refused):
-        reply.infer_response.parameters[status.PUSHBACK].int64_param = status.pushback_ms(error)
+        parameters[status.PUSHBACK].int64_param = status.pushback_ms(error)
     return serialized(reply)
 
 

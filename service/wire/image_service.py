@@ -17,9 +17,12 @@ from protos import images_pb2
 from service import engine, errors
 from service.images import decode
 from service.models import description
-from service.wire import failures, passage, status, stream, verdicts
+from service.wire import failures, messages, passage, status, stream, verdicts
 
 SERVICE = "fovea.v1.ImageService"
+
+_ID = 1
+"""The field of a stream's requests that is their id."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -72,14 +75,16 @@ class ImageService:
         def parse(raw: bytes) -> Any:
             """Return the message, or the error to answer with."""
             if len(raw) > self._message_bytes_max:
-                return errors.MessageTooLarge(len(raw), self._message_bytes_max)
+                error: errors.FoveaError = errors.MessageTooLarge(len(raw), self._message_bytes_max)
+                return messages.Unreadable(error, messages.id_of(raw, _ID))
             try:
                 return kind.FromString(raw)
             except protobuf_message.DecodeError:
-                return errors.BadRequest(
+                error = errors.BadRequest(
                     f"{len(raw)} bytes that are no {kind.DESCRIPTOR.full_name}; "
                     "send that message, as protos/images.proto has it"
                 )
+                return messages.Unreadable(error, messages.id_of(raw, _ID))
 
         return parse
 
@@ -103,9 +108,9 @@ class ImageService:
             """Answer a message, whatever happens."""
             reply = verb.message("StreamResponse")()
             try:
-                if isinstance(request, errors.FoveaError):
-                    raise request
                 reply.id = request.id
+                if isinstance(request, messages.Unreadable):
+                    raise request.error
                 timeout_s = request.timeout_seconds or None
                 reply.response.CopyFrom(await self._answer(verb, request.request, caller, timeout_s))
             except Exception as error:  # all of them: this is the edge
@@ -125,8 +130,8 @@ class ImageService:
         started_s = time.perf_counter()
         model: description.Description | None = None
         try:
-            if isinstance(request, errors.FoveaError):
-                raise request
+            if isinstance(request, messages.Unreadable):
+                raise request.error
             model = self._way.model(*verb.model(request))
             wanted = verb.wanted(request, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
@@ -135,6 +140,8 @@ class ImageService:
             ran_s = time.perf_counter()
             answer = await verb.answer(request, model, [(name, passed.outputs[name]) for name in wanted])
         except BaseException as error:  # cancellation too
+            if isinstance(error, errors.BadImage):
+                error.field = f"image.{request.image.WhichOneof('content')}"
             self._way.failed(model, error, started_s)
             raise
         ended_s = time.perf_counter()
@@ -152,11 +159,12 @@ def _image(image: images_pb2.Image, model: description.Description) -> decode.So
     if model.image is None or len(model.inputs) != 1:
         raise errors.BadRequest(
             f"model {model.name!r} takes no images but {', '.join(model.inputs)}; export it with an image input "
-            "(`fovea export`), or send its tensors to inference.GRPCInferenceService"
+            "(`fovea export`), or send its tensors to inference.GRPCInferenceService",
+            "model",
         )
     content = image.WhichOneof("content")
     if content is None:
-        raise errors.BadRequest("the request has no image; set image.file or image.pixels")
+        raise errors.BadRequest("the request has no image; set image.file or image.pixels", "image")
     if content == "file":
         file: bytes = image.file
         return file

@@ -17,6 +17,9 @@ from service.wire import failures, messages, parameters, passage, regions, repli
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_STRICT = ("triton_grpc_error", "true")
+"""Metadata of a stream whose client wants an error as the stream's status, which ends it, not as an answer."""
+
 
 class Known(NamedTuple):
     """What a header says, checked against a model."""
@@ -49,14 +52,20 @@ class Inference:
 
     async def stream(self, requests: AsyncIterator[messages.Message], context: Context) -> None:
         """Answer many requests, each when it is finished; see stream.serve."""
-        await stream.serve(self._way, self.answer_in_stream, requests, context, self._stream_messages_max)
+        is_strict = _STRICT in (context.invocation_metadata() or ())
+        answer = self._answer_strictly if is_strict else self.answer_in_stream
+        await stream.serve(self._way, answer, requests, context, self._stream_messages_max)
 
     async def answer_in_stream(self, request: messages.Message, caller: str) -> bytes:
         """Return the stream's answer to a message, a serialized ModelStreamInferResponse, whatever happens."""
         try:
             return await self._answer(request, caller, None, in_stream=True)
         except Exception as error:  # all of them: this is the edge
-            return failures.in_stream(request.id if isinstance(request, messages.Request) else "", error)
+            return failures.in_stream(request.id, error)
+
+    async def _answer_strictly(self, request: messages.Message, caller: str) -> bytes:
+        """Return the stream's answer to a message; its error ends the stream."""
+        return await self._answer(request, caller, None, in_stream=True)
 
     async def _answer(
         self, request: messages.Message, caller: str, remaining_s: float | None, *, in_stream: bool
@@ -65,8 +74,8 @@ class Inference:
         started_s = time.perf_counter()
         model: description.Description | None = None
         try:
-            if isinstance(request, errors.FoveaError):
-                raise request
+            if isinstance(request, messages.Unreadable):
+                raise request.error
             header = request.header
             model = self._way.model(header.model, header.version)
             said = parameters.read(request.parameters)
@@ -82,6 +91,8 @@ class Inference:
             make = known.replies.in_stream if in_stream else known.replies.response
             reply = make(request.id, passed.outputs)
         except BaseException as error:  # cancellation too
+            if isinstance(error, errors.BadImage) and model is not None and model.image is not None:
+                error.field = f"{errors.path('inputs', model.image.input)}[{error.index}]"
             self._way.failed(model, error, started_s)
             raise
         ended_s = time.perf_counter()
@@ -106,7 +117,8 @@ class Inference:
         if len(request.raws) != in_message:
             raise errors.BadRequest(
                 f"{len(request.raws)} raw_input_contents for {in_message} inputs that are not in shared memory; "
-                "send one for each, in their order"
+                "send one for each, in their order",
+                "raw_input_contents",
             )
         rest = iter(request.raws)
         return [next(rest) if part is None else self._regions.view(part) for part in known.shared]

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 from protos import inference_pb2
 from service import errors
 
-# Sent by stock clients with every request; they change nothing for models with one response each.
-_IGNORED = frozenset({"triton_enable_empty_final_response", "binary_data_output"})
+_EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
+"""A boolean that stock clients send. It is for decoupled models: where a request has one answer, that is the last."""
+_IGNORED = frozenset({"binary_data_output"})
+"""Of the HTTP protocol; some clients send it along."""
+_SEQUENCE = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 _INTEGERS = frozenset({"int64_param", "uint64_param"})
 
 
@@ -41,8 +44,15 @@ def read(request: inference_pb2.ModelInferRequest | None) -> Parameters:
             timeout_us = _whole(name, parameter, "an int64 of microseconds, at least 0")
         elif name == "priority":
             priority = _whole(name, parameter, "a uint64, 0 for the model's default, 1 for first")
+        elif name == _EMPTY_FINAL_RESPONSE:
+            _boolean(name, parameter)
+        elif name in _SEQUENCE:
+            _no_sequence(name, parameter)
         elif name not in _IGNORED:
-            raise errors.BadRequest(f"parameter {name!r} is not supported; known: timeout, priority")
+            reserved = "; names that begin with triton_ are Triton's own" if name.startswith("triton_") else ""
+            raise errors.BadRequest(
+                f"parameter {name!r} is not supported; known: timeout, priority{reserved}", _path(name)
+            )
     return Parameters(priority, timeout_us / 1e6 if timeout_us else math.inf)
 
 
@@ -50,5 +60,25 @@ def _whole(name: str, parameter: Any, wanted: str) -> int:
     choice = parameter.WhichOneof("parameter_choice")
     value = int(getattr(parameter, choice)) if choice in _INTEGERS else -1
     if value < 0:
-        raise errors.BadRequest(f"parameter {name!r} must be {wanted}")
+        raise errors.BadRequest(f"parameter {name!r} must be {wanted}", _path(name))
     return value
+
+
+def _boolean(name: str, parameter: Any) -> None:
+    if parameter.WhichOneof("parameter_choice") != "bool_param":
+        raise errors.BadRequest(f"parameter {name!r} must be a bool", _path(name))
+
+
+def _no_sequence(name: str, parameter: Any) -> None:
+    """Check that a sequence's parameter says that there is none: id 0 or "", neither start nor end."""
+    choice = parameter.WhichOneof("parameter_choice")
+    if choice is not None and getattr(parameter, choice):
+        raise errors.BadRequest(
+            f"parameter {name!r}: the models here keep nothing from one request to the next, so there are no "
+            "sequences; send the requests without sequence_id, sequence_start and sequence_end",
+            _path(name),
+        )
+
+
+def _path(name: str) -> str:
+    return errors.path("parameters", name)

@@ -42,7 +42,8 @@ class Region:
         if offset < 0 or byte_size < 0 or offset + byte_size > self.byte_size:
             raise errors.BadRequest(
                 f"{byte_size} bytes from offset {offset} are not within shared memory region {self.name!r} of "
-                f"{self.byte_size} bytes; register a larger one, or ask for less"
+                f"{self.byte_size} bytes; register a larger one, or ask for less",
+                errors.path("parameters", BYTE_SIZE),
             )
         begins = self.offset + offset
         return memoryview(self.memory)[begins : begins + byte_size]
@@ -72,7 +73,8 @@ def part(name: str, parameters: Mapping[str, inference_pb2.InferParameter]) -> P
     if not found.region or found.byte_size <= 0 or found.offset < 0:
         raise errors.BadRequest(
             f"tensor {name!r} is said to be {found.byte_size} bytes from offset {found.offset} of shared memory region "
-            f"{found.region!r}; send {REGION} (string), {BYTE_SIZE} (int64, more than 0) and {OFFSET} (int64)"
+            f"{found.region!r}; send {REGION} (string), {BYTE_SIZE} (int64, more than 0) and {OFFSET} (int64)",
+            errors.path("parameters", REGION),
         )
     return found
 
@@ -104,9 +106,10 @@ class Regions:
         self._require_allowed()
         if not name or name in self._regions:
             said = f"{name!r} is registered already; unregister it first" if name else "it has no name; give it one"
-            raise errors.BadRequest(f"shared memory region {said}")
+            raise errors.BadRequest(f"shared memory region {said}", "name")
         if byte_size <= 0 or offset < 0:
-            raise errors.BadRequest(f"a region of {byte_size} bytes from offset {offset}; register at least one byte")
+            sentence = f"a region of {byte_size} bytes from offset {offset}; register at least one byte"
+            raise errors.BadRequest(sentence, "byte_size")
         self._regions[name] = Region(name, key, offset, byte_size, _mapped(key, offset + byte_size))
 
     def unregister(self, name: str) -> None:
@@ -133,7 +136,8 @@ class Regions:
         if name not in self._regions:
             raise errors.BadRequest(
                 f"no shared memory region {name!r} is registered{errors.nearest(name, self._regions)}; "
-                "register it with SystemSharedMemoryRegister"
+                "register it with SystemSharedMemoryRegister",
+                errors.path("parameters", REGION),
             )
         return self._regions[name]
 
@@ -156,18 +160,19 @@ class Regions:
 def _mapped(key: str, byte_size_min: int) -> mmap.mmap:
     plain = key.removeprefix("/")
     if not plain or "/" in plain or plain in {".", ".."}:
-        raise errors.BadRequest(f"shared memory key {key!r} is no name; send the one given to shm_open")
+        raise errors.BadRequest(f"shared memory key {key!r} is no name; send the one given to shm_open", "key")
     try:
         descriptor = os.open(FOLDER / plain, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise errors.BadRequest(
-            f"shared memory {key!r} cannot be opened: {error.strerror}; create it on this machine first"
+            f"shared memory {key!r} cannot be opened: {error.strerror}; create it on this machine first", "key"
         ) from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size < byte_size_min:
             raise errors.BadRequest(
-                f"shared memory {key!r} has {found.st_size} bytes; a region up to byte {byte_size_min} was asked for"
+                f"shared memory {key!r} has {found.st_size} bytes; a region up to byte {byte_size_min} was asked for",
+                "byte_size",
             )
         return mmap.mmap(descriptor, byte_size_min)
     finally:

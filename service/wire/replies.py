@@ -20,6 +20,12 @@ _Buffer = bytes | memoryview
 
 _ID, _RAW_OUTPUT_CONTENTS, _INFER_RESPONSE = b"\x1a", b"\x32", b"\x12"
 """Tags of ModelInferResponse's fields 3 and 6, and of ModelStreamInferResponse's field 2, length-delimited."""
+FINAL_RESPONSE = "triton_final_response"
+"""The parameter of each answer in a stream, as in Triton: whether it is the last one to its request. Here it is."""
+
+_FINAL: bytes = inference_pb2.ModelInferResponse(
+    parameters={FINAL_RESPONSE: inference_pb2.InferParameter(bool_param=True)}
+).SerializeToString()
 _SMALL = [bytes([number]) for number in range(0x80)]
 _HEADS_MAX = 256
 _NOTHING = np.empty(0, np.uint8)
@@ -51,7 +57,8 @@ def _requested(
     if output.name not in model.outputs:
         raise errors.BadRequest(
             f"model {model.name!r} has no output {output.name!r}{errors.nearest(output.name, model.outputs)}; "
-            f"its outputs: {', '.join(model.outputs)}"
+            f"its outputs: {', '.join(model.outputs)}",
+            errors.path("outputs", output.name),
         )
     if not output.parameters:
         return Requested(output.name, 0)
@@ -61,7 +68,9 @@ def _requested(
         if name == "classification":
             classes = parameter.int64_param
             if parameter.WhichOneof("parameter_choice") != "int64_param" or classes < 1:
-                raise errors.BadRequest("parameter 'classification' must be an int64 of at least 1")
+                raise errors.BadRequest(
+                    "parameter 'classification' must be an int64 of at least 1", _path(output, name)
+                )
         elif name not in {
             "binary_data",
             regions.REGION,
@@ -70,16 +79,25 @@ def _requested(
         }:  # the first of the HTTP protocol; some clients send it along
             raise errors.BadRequest(
                 f"output {output.name!r} has parameter {name!r}, which is not supported; "
-                "known: classification, shared_memory_region"
+                "known: classification, shared_memory_region",
+                _path(output, name),
             )
     if classes and shared:
         raise errors.BadRequest(
-            f"output {output.name!r}: best classes do not go into shared memory; ask for one of the two"
+            f"output {output.name!r}: best classes do not go into shared memory; ask for one of the two",
+            errors.path("outputs", output.name),
         )
     if model.outputs[output.name].datatype is datatypes.STRING and (classes or shared):
         refused = "have no best classes" if classes else "do not go into shared memory"
-        raise errors.BadRequest(f"output {output.name!r} holds strings, which {refused}; ask for it without parameters")
+        raise errors.BadRequest(
+            f"output {output.name!r} holds strings, which {refused}; ask for it without parameters",
+            errors.path("outputs", output.name),
+        )
     return Requested(output.name, classes, shared)
+
+
+def _path(output: inference_pb2.ModelInferRequest.InferRequestedOutputTensor, parameter: str) -> str:
+    return f"{errors.path('outputs', output.name)}.{errors.path('parameters', parameter)}"
 
 
 _Encode = Callable[[NDArray[np.generic]], tuple[bytes, tuple[int, ...]]]
@@ -111,8 +129,8 @@ class Replies:
         return b"".join(self._parts(request_id, outputs))
 
     def in_stream(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> bytes:
-        """Return the same in a ModelStreamInferResponse, serialized."""
-        parts = self._parts(request_id, outputs)
+        """Return the same in a ModelStreamInferResponse, serialized, and said to be the final one."""
+        parts = [_FINAL, *self._parts(request_id, outputs)]
         return b"".join((_INFER_RESPONSE, _varint(sum(map(_size, parts))), *parts))
 
     def _parts(self, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> list[_Buffer]:
@@ -147,7 +165,8 @@ class Replies:
         if values.nbytes > shared.byte_size:
             raise errors.BadRequest(
                 f"output {name!r} has {values.nbytes} bytes; {shared.byte_size} of shared memory region "
-                f"{shared.region!r} were offered for it"
+                f"{shared.region!r} were offered for it",
+                f"{errors.path('outputs', name)}.{errors.path('parameters', regions.BYTE_SIZE)}",
             )
         self._regions.view(shared)[: values.nbytes] = values.tobytes()
         return _NOTHING

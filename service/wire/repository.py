@@ -124,9 +124,10 @@ def _check_unload(parameters: Parameters) -> None:
 def _value(name: str, parameter: Any, wanted: str) -> Any:
     got = parameter.WhichOneof("parameter_choice")
     if got != wanted:
-        raise errors.BadRequest(f"parameter {name!r} is a {got or 'nothing'}; expected a {wanted}")
+        sentence = f"parameter {name!r} is a {got or 'nothing'}; expected a {wanted}"
+        raise errors.BadRequest(sentence, errors.path("parameters", name))
     return getattr(parameter, wanted)
 
 
 def _unknown(name: str, known: str) -> errors.BadRequest:
-    return errors.BadRequest(f"parameter {name!r} is not known; expected {known}")
+    return errors.BadRequest(f"parameter {name!r} is not known; expected {known}", errors.path("parameters", name))

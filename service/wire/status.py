@@ -30,11 +30,27 @@ CODES: dict[type[errors.FoveaError], grpc.StatusCode] = {
 }
 
 
+_CUT = " […] "
+
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata that gRPC's own retries obey: when to try again, or -1 for never (gRFC A6)."""
 
 CODE = "grpc-status"
 """Parameter of an error's answer in a stream, whose own status has to stay OK: the name of the code."""
+
+
+SENTENCE_BYTES_MAX = 1500
+"""Of a sentence, in UTF-8. It travels as a header, each byte that is not ASCII as three, and beside it the details
+(wire.details), and clients take 8 KiB of headers: gRPC's default. A name in a request may be as long as a message."""
+
+
+def shortened(text: str, bytes_max: int) -> str:
+    """Return a text of so many bytes at most, without its middle if it has more; what UTF-8 has not is escaped."""
+    encoded = text.encode(errors="backslashreplace")  # a file's name may be no text
+    if len(encoded) <= bytes_max:
+        return encoded.decode()
+    half = (bytes_max - len(_CUT.encode())) // 2
+    return encoded[:half].decode(errors="ignore") + _CUT + encoded[-half:].decode(errors="ignore")
 
 
 def pushback_ms(error: errors.Refused) -> int:
@@ -55,7 +71,7 @@ def explain(error: Exception) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, errors.FoveaError):
         if isinstance(error, errors.RunFailed):
             log.error("%s", error, exc_info=error.__cause__)
-        return code(error), str(error)
+        return code(error), shortened(str(error), SENTENCE_BYTES_MAX)
     number = secrets.token_hex(4)
     log.error("internal error %s", number, exc_info=error)
     return (

@@ -12,37 +12,40 @@ import grpc
 import grpc.aio
 
 from service import engine, errors
-from service.wire import passage, status
+from service.wire import failures, passage
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, str], Awaitable[bytes]]
-"""Answers a message of a caller, whatever happens, with a serialized message."""
+"""Answers a message of a caller with a serialized message; what it raises ends the stream."""
 
 
 async def serve(
     way: passage.Passage, answer: Answer, requests: AsyncIterator[Any], context: Context, messages_max: int
 ) -> None:
-    """Answer a stream's messages, each when it is finished; an error is an answer, the stream goes on.
+    """Answer a stream's messages, each when it is finished, those without an id in the order in which they came.
 
     At most `messages_max` are unanswered; reading stops there. On drain, what has been read is
-    answered, then the stream ends UNAVAILABLE.
+    answered, then the stream ends UNAVAILABLE. An error that `answer` raises is the stream's status: what was
+    finished before is written, what was not is given up.
     """
+    failure: Exception | None
     try:
         way.enter()
         try:
-            if not await Stream(answer, context, messages_max).run(requests, way.draining):
-                raise errors.NotServing(engine.State.DRAINING.value)
+            failure = await Stream(answer, context, messages_max).run(requests, way.draining)
         finally:
             way.leave()
     except errors.NotServing as error:
-        await context.abort(*status.explain(error))
+        failure = error
+    if failure is not None:
+        await failures.end_stream(context, failure)
 
 
 class Stream:
     """One open stream: this task reads, a task per message answers, one task writes.
 
-    Mutable state: the messages that are being answered and the answers to be written; touched only on
-    the event loop.
+    Mutable state: the messages that are being answered, the answers to be written, and the error that ends the
+    stream; touched only on the event loop.
     """
 
     def __init__(self, answer: Answer, context: Context, messages_max: int) -> None:
@@ -58,19 +61,32 @@ class Stream:
         """Something to write, or nothing more to come."""
         self._is_over = False
         self._answering: set[asyncio.Task[None]] = set()
+        self._in_order: collections.deque[_Place] = collections.deque()
+        """Of the messages without an id, whose answers have to keep their order, from the first unanswered one on."""
+        self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
-    async def run(self, requests: AsyncIterator[Any], draining: asyncio.Event) -> bool:
-        """Serve until the client has finished (True) or the server drains (False); all read is answered."""
+    async def run(self, requests: AsyncIterator[Any], draining: asyncio.Event) -> Exception | None:
+        """Serve until the client has finished, the server drains, or an answer is an error that ends the stream.
+
+        Unless there is such an error, all that was read is answered. Returns what the stream ends with; None: OK.
+        """
         writer = asyncio.create_task(self._write())
         drain = asyncio.create_task(draining.wait())
         try:
             is_over = await self._read(aiter(requests), drain, writer)
-            await asyncio.gather(*self._answering)
+            if self._answering:
+                answered = asyncio.gather(*self._answering, return_exceptions=True)
+                await asyncio.wait((answered, self._failed), return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                for given_up in self._answering:
+                    given_up.cancel()
             self._is_over = True
             self._has_news.set()
             await writer
-            return is_over
-        finally:  # the client has gone, or writing failed: nobody waits for the rest
+            if self._failed.done():
+                return self._failed.result()
+            return None if is_over else errors.NotServing(engine.State.DRAINING.value)
+        finally:  # the client has gone, writing or a message failed: nobody waits for the rest
             for task in (writer, drain, *self._answering):
                 task.cancel()
 
@@ -81,7 +97,8 @@ class Stream:
         writer: asyncio.Task[None],
     ) -> bool:
         reader = asyncio.create_task(self._read_all(requests))
-        done, _ = await asyncio.wait((reader, drain, writer), return_when=asyncio.FIRST_COMPLETED)
+        ends = (reader, drain, writer, self._failed)
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if reader in done:
             reader.result()
             return True
@@ -95,15 +112,31 @@ class Stream:
         loop = asyncio.get_running_loop()
         async for request in requests:
             self._unwritten += 1
-            task = loop.create_task(self._answer(request))
+            place = None
+            if not request.id:
+                place = _Place()
+                self._in_order.append(place)
+            task = loop.create_task(self._answer(request, place))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
             while self._unwritten >= self._messages_max:
                 self._has_room.clear()
                 await self._has_room.wait()
 
-    async def _answer(self, request: Any) -> None:
-        self._finished.append(await self._answer_message(request, self._caller))
+    async def _answer(self, request: Any, place: "_Place | None") -> None:
+        try:
+            answer = await self._answer_message(request, self._caller)
+        except Exception as error:
+            if not self._failed.done():
+                self._failed.set_result(error)
+            return
+        if place is None:
+            self._finished.append(answer)
+        else:
+            place.answer = answer
+            while self._in_order and (first := self._in_order[0].answer) is not None:
+                self._in_order.popleft()
+                self._finished.append(first)
         self._has_news.set()
 
     async def _write(self) -> None:
@@ -115,6 +148,15 @@ class Stream:
             await self._context.write(self._finished.popleft())
             self._unwritten -= 1
             self._has_room.set()
+
+
+class _Place:
+    """Where the answer to a message without an id goes; None until it is there."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self) -> None:
+        self.answer: bytes | None = None
 
 
 def caller(context: Context) -> str:

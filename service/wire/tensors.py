@@ -38,7 +38,8 @@ class Layout:
         """
         if raws and raws != len(request.inputs):
             raise errors.BadRequest(
-                f"{raws} raw_input_contents for {len(request.inputs)} inputs; send one for each, in their order"
+                f"{raws} raw_input_contents for {len(request.inputs)} inputs; send one for each, in their order",
+                "raw_input_contents",
             )
         _check_names(request, model)
         self._model = model
@@ -49,13 +50,15 @@ class Layout:
         for position, tensor in enumerate(request.inputs):
             if raws and tensor.HasField("contents"):
                 raise errors.BadRequest(
-                    f"input {tensor.name!r} has typed contents beside raw_input_contents; send one of the two"
+                    f"input {tensor.name!r} has typed contents beside raw_input_contents; send one of the two",
+                    errors.path("inputs", tensor.name) + ".contents",
                 )
             samples = self._take(tensor, is_raw=raws > 0)
             if position and samples != self.samples:
                 raise errors.BadRequest(
                     f"input {tensor.name!r} has {samples} rows, the inputs before it {self.samples}; "
-                    "send the same number"
+                    "send the same number",
+                    errors.path("inputs", tensor.name) + ".shape",
                 )
             self.samples = samples
 
@@ -90,7 +93,9 @@ class Layout:
         is_image = tensor.datatype == "BYTES" and takes_images
         if not is_image and tensor.datatype != spec.datatype.wire:
             encoded = ", or BYTES with encoded images" if takes_images else ""
-            raise errors.BadTensor(model.name, name, f"datatype {tensor.datatype!r}", spec.datatype.wire + encoded)
+            raise errors.BadTensor(
+                model.name, name, f"datatype {tensor.datatype!r}", spec.datatype.wire + encoded, ".datatype"
+            )
         _check_shape(name, shape, spec, model, is_image)
         if is_raw:
             is_string = spec.datatype is datatypes.STRING
@@ -123,13 +128,17 @@ def _check_names(request: inference_pb2.ModelInferRequest, model: description.De
         if name not in model.inputs:
             raise errors.BadRequest(
                 f"model {model.name!r} has no input {name!r}{errors.nearest(name, model.inputs)}; "
-                f"its inputs: {', '.join(model.inputs)}"
+                f"its inputs: {', '.join(model.inputs)}",
+                errors.path("inputs", name),
             )
     if len(set(names)) != len(names):
-        raise errors.BadRequest(f"an input is given twice: {', '.join(names)}; give each once")
+        raise errors.BadRequest(f"an input is given twice: {', '.join(names)}; give each once", "inputs")
     missing = [name for name, spec in model.inputs.items() if name not in names and not spec.is_optional]
     if missing:
-        raise errors.BadRequest(f"model {model.name!r} needs {', '.join(missing)} too; the request has no such input")
+        raise errors.BadRequest(
+            f"model {model.name!r} needs {', '.join(missing)} too; the request has no such input",
+            errors.path("inputs", missing[0]),
+        )
 
 
 def _check_shape(
@@ -143,13 +152,15 @@ def _check_shape(
         return  # the usual case, told apart cheaply
     if is_image:
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-            raise errors.BadTensor(model.name, name, f"shape {list(shape)} for encoded images", "[N] or [N, 1]")
+            raise errors.BadTensor(
+                model.name, name, f"shape {list(shape)} for encoded images", "[N] or [N, 1]", ".shape"
+            )
     elif not _fits(shape, spec.shape):
         wanted = f"shape {list(spec.shape)} (-1: any)" + (" or encoded images as BYTES [N]" if model.image else "")
-        raise errors.BadTensor(model.name, name, f"shape {list(shape)}", wanted)
+        raise errors.BadTensor(model.name, name, f"shape {list(shape)}", wanted, ".shape")
     is_image_input = model.image is not None and model.image.input == name
     if any(size < 0 for size in shape) or (is_image_input and 0 in shape) or (model.is_batched and shape[0] == 0):
-        raise errors.BadTensor(model.name, name, f"shape {list(shape)}", "at least one row")
+        raise errors.BadTensor(model.name, name, f"shape {list(shape)}", "at least one row", ".shape")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -172,12 +183,14 @@ def _from_contents(
     if spec.datatype is datatypes.STRING:
         return _strings(values, shape, spec.name, model)
     if len(values) != math.prod(shape):
-        raise errors.BadTensor(model.name, spec.name, f"{len(values)} values", f"{math.prod(shape)} for {list(shape)}")
+        raise errors.BadTensor(
+            model.name, spec.name, f"{len(values)} values", f"{math.prod(shape)} for {list(shape)}", ".contents"
+        )
     try:
         return np.array(values, spec.datatype.numpy).reshape(shape)
     except OverflowError as error:
         raise errors.BadTensor(
-            model.name, spec.name, f"a value out of range ({error})", f"values of {spec.datatype.wire}"
+            model.name, spec.name, f"a value out of range ({error})", f"values of {spec.datatype.wire}", ".contents"
         ) from error
 
 

@@ -35,7 +35,8 @@ def of_scores(request: images_pb2.ClassifyRequest, model: description.Descriptio
     if len(flat) != 1:
         raise errors.BadRequest(
             f"model {model.name!r} is no classifier; its outputs are {', '.join(model.outputs)}; "
-            "ask for Features or Filter, or send its tensors to inference.GRPCInferenceService"
+            "ask for Features or Filter, or send its tensors to inference.GRPCInferenceService",
+            "model",
         )
     return flat
 
@@ -64,7 +65,7 @@ def of_layers(request: images_pb2.FeaturesRequest, model: description.Descriptio
     Raises:
         BadRequest: a layer that the model does not give.
     """
-    return _maps_named(model, request.layers)
+    return _maps_named(model, request.layers, "layers")
 
 
 async def features(
@@ -80,7 +81,7 @@ def of_responses(request: images_pb2.FilterRequest, model: description.Descripti
     Raises:
         BadRequest: a response that the bank does not give.
     """
-    return _maps_named(model, request.responses)
+    return _maps_named(model, request.responses, "responses")
 
 
 async def filtered(
@@ -97,13 +98,14 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def _maps_named(model: description.Description, asked: Sequence[str]) -> list[str]:
-    """The outputs that are maps: those of the names asked for, with or without the export's prefix; or all."""
+def _maps_named(model: description.Description, asked: Sequence[str], field: str) -> list[str]:
+    """The outputs that are maps: all, or those asked for in a field by their names, the export's prefix aside."""
     maps = [name for name, spec in model.outputs.items() if len(spec.shape) == 4 and spec.datatype.numpy.kind == "f"]
     if not maps:
         raise errors.BadRequest(
             f"model {model.name!r} gives no maps, only {', '.join(model.outputs)}; "
-            "export it with them: fovea export NAME --outputs features:STAGE"
+            "export it with them: fovea export NAME --outputs features:STAGE",
+            "model",
         )
     if not asked:
         return maps
@@ -113,7 +115,8 @@ def _maps_named(model: description.Description, asked: Sequence[str]) -> list[st
         if not output:
             raise errors.BadRequest(
                 f"model {model.name!r} gives no maps {name!r}{errors.nearest(name, by_name)}; "
-                f"it gives {', '.join(by_name)}"
+                f"it gives {', '.join(by_name)}",
+                errors.path(field, name),
             )
     return outputs
 

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 import grpc
 import hypothesis
 import pytest
+from google.protobuf import message as protobuf_message
 from hypothesis import strategies
 
+from protos import rpc_pb2
 from service import client
 from service.client import retries
 from tests.client import scripted
@@ -102,6 +104,45 @@ async def test_a_refusal_without_a_time_before_the_deadline_is_the_answer(
     assert failure.code is REFUSED
     assert failure.pushback_s == (None if pushback_ms is None else pushback_ms / 1e3)
     assert refusing.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("details", "asked"),
+    [
+        (rpc_pb2.RetryInfo(retry_delay={"nanos": 20_000_000}), 3),
+        (rpc_pb2.RetryInfo(retry_delay={"seconds": 60}), 1),
+        (rpc_pb2.RetryInfo(retry_delay={"seconds": -1}), 1),
+        (rpc_pb2.RetryInfo(retry_delay={"seconds": 2**62}), 1),
+        (rpc_pb2.ErrorInfo(reason="QUEUE_FULL"), 1),
+        (b"\xff", 1),
+    ],
+    ids=["soon", "after the deadline", "never", "no duration", "not said", "no details"],
+)
+async def test_google_s_retry_info_says_when_as_well(details: protobuf_message.Message | bytes, asked: int) -> None:
+    """As servers and proxies do that do not know gRPC's pushback."""
+    seen = 0
+    status = rpc_pb2.Status(code=REFUSED.value[0], message="not now")
+    if isinstance(details, protobuf_message.Message):
+        status.details.add().Pack(details)
+    raw = details if isinstance(details, bytes) else status.SerializeToString()
+
+    async def infer(request: Request, context: Context) -> Response:
+        nonlocal seen
+        seen += 1
+        if seen < 3:
+            await context.abort(REFUSED, "not now", (("grpc-status-details-bin", raw),))
+        return scripted.echoed(request)
+
+    async with (
+        scripted.serving(infer) as server,
+        client.Client(server.address, streams=False, timeout_s=20.0) as served,
+    ):
+        if asked == 3:
+            assert (await served.infer(Request(id="mine"))).id == "mine"
+        else:
+            with pytest.raises(client.CallFailed, match=r"RESOURCE_EXHAUSTED from .*: not now"):
+                await served.infer(Request(id="mine"))
+    assert seen == asked
 
 
 @both

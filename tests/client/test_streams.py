@@ -285,6 +285,20 @@ async def test_compressed_messages_are_the_same() -> None:
         assert (await served.infer(Request(model_name="x" * 10_000))).model_name == "x" * 10_000
 
 
+async def test_an_answer_is_the_same_over_a_stream_and_alone() -> None:
+    """What Triton says of a stream's answers, that there will be no other, is no part of the answer."""
+
+    async def final(requests: AsyncIterator[Request], context: Context) -> None:
+        async for request in requests:
+            answer = scripted.echoed(request)
+            answer.parameters["triton_final_response"].bool_param = True
+            answer.parameters["of the model"].int64_param = 7
+            await context.write(StreamResponse(infer_response=answer))
+
+    async with scripted.serving(stream=final) as server, client.Client(server.address) as served:
+        assert list((await served.infer(Request())).parameters) == ["of the model"]
+
+
 async def test_large_answers_are_taken() -> None:
     """gRPC's own limit is 4 MB."""
 

@@ -1,5 +1,7 @@
 """Requests taken apart and responses put together by hand are what protobuf says they are."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,7 +50,8 @@ def test_any_bytes_are_what_protobuf_says_they_are(raw: bytes, data: st.DataObje
     try:
         wanted = Request.FromString(raw)
     except Exception:
-        assert isinstance(found, errors.BadRequest)
+        assert isinstance(found, messages.Unreadable)
+        assert isinstance(found.error, errors.BadRequest)
     else:
         assert isinstance(found, messages.Request)
         assert found.id == wanted.id
@@ -85,6 +88,57 @@ def test_so_many_headers_that_they_are_forgotten_are_still_answered() -> None:
         assert found.header.model == f"m{number}"
 
 
+@given(requests(), TEXT)
+def test_the_id_of_a_message_that_is_too_large_is_known(request: inference_pb2.ModelInferRequest, last: str) -> None:
+    """The last one, as protobuf has it: clients append an id of their own."""
+    raw = request.SerializeToString()
+    found = messages.Parser(-1)(raw)
+    assert isinstance(found, messages.Unreadable)
+    assert isinstance(found.error, errors.MessageTooLarge)
+    assert found.id == request.id
+    assert messages.id_of(raw + Request(id=last).SerializeToString()) == (last or request.id)
+
+
+UNREADABLE = {
+    "an input that is none": (Request(id="a").SerializeToString() + b"\x2a\x01\xff", "a"),
+    "an id before the damage": (Request(id="a").SerializeToString() + b"\x2a\x05\xff", ""),
+    "an id that is no text": (b"\x1a\x01\xff", ""),
+    "the end of a group": (Request(id="a").SerializeToString() + b"\x0c", ""),
+    "a number cut off": (Request(id="a").SerializeToString() + b"\x80", ""),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_an_unreadable_message_has_its_id_where_that_is_certain(case: str) -> None:
+    raw, request_id = UNREADABLE[case]
+    found = messages.Parser(2**20)(raw)
+    assert isinstance(found, messages.Unreadable)
+    assert isinstance(found.error, errors.BadRequest)
+    assert found.id == request_id
+
+
+def test_fields_of_other_kinds_are_passed_over_on_the_way_to_the_id() -> None:
+    others = b"\x48\x96\x01" + b"\x51" + bytes(8) + b"\x5d" + bytes(4) + b"\xa2\x06\x01x"
+    assert messages.id_of(others + Request(id="a").SerializeToString() + others) == "a"
+
+
+HOSTILE = {
+    "an endless number": b"\x0a" + b"\xff" * 2**19,
+    "an endless tag": b"\xff" * 2**19,
+    "fields without end": b"\x0a\x00" * 2**20,
+    "parameters without end": Request(parameters={"a" * 2**14: {"int64_param": 1}}).SerializeToString() * 2**10,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_no_message_holds_up_the_others(case: str) -> None:
+    """Such bytes once took minutes on the event loop: their number of operations grew with the square of their size."""
+    began_s = time.monotonic()
+    messages.Parser(2**26)(HOSTILE[case])
+    messages.Parser(0)(HOSTILE[case])
+    assert time.monotonic() - began_s < 30
+
+
 def described(outputs: dict[str, datatypes.Datatype]) -> description.Description:
     specs = {name: datatypes.TensorSpec(name, datatype, (-1, -1)) for name, datatype in outputs.items()}
     config = model_config_pb2.ModelConfig(name="m", max_batch_size=8)
@@ -111,7 +165,10 @@ def test_a_response_is_what_protobuf_would_have_made(
     for _ in range(2):  # the second time the head is known
         assert Response.FromString(made_of.response(request_id, outputs)) == wanted
         in_stream = inference_pb2.ModelStreamInferResponse.FromString(made_of.in_stream(request_id, outputs))
-        assert in_stream == inference_pb2.ModelStreamInferResponse(infer_response=wanted)
+        final = Response()
+        final.CopyFrom(wanted)
+        final.parameters["triton_final_response"].bool_param = True
+        assert in_stream == inference_pb2.ModelStreamInferResponse(infer_response=final)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
