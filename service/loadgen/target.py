@@ -24,6 +24,15 @@ _OPTIONS = [
 
 _ASK_WITHIN_S = 10.0
 
+_SERVE_HINT = "is `fovea serve` running and ready there?"
+_TLS_HINT = "if it is up, it may want TLS, which is not what it was spoken to with"
+
+
+def _speaks_tls(details: str) -> bool:
+    """Whether a connection came about and was then given up: so does a TLS server that hears plain text."""
+    return any(words in details for words in ("Socket closed", "Connection reset", "failed to receive", "SETTINGS"))
+
+
 # Says that the server is busy, or the deadline short: that is measured, and no mistake.
 _BUSY = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
@@ -55,6 +64,11 @@ class Counts:
     batches: Mapping[int, int]
 
 
+def open_channel(address: str) -> grpc.aio.Channel:
+    """Return a channel as every process of the generator opens it."""
+    return grpc.aio.insecure_channel(address, _OPTIONS)
+
+
 class Target:
     """One server and one of its models.
 
@@ -64,7 +78,7 @@ class Target:
     def __init__(self, address: str, model: str) -> None:
         self._address = address
         self._model = model
-        self.channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        self.channel = open_channel(address)
 
     async def close(self) -> None:
         """Close the channel; open calls are cut off."""
@@ -82,6 +96,14 @@ class Target:
         inputs = tuple(Tensor(one.name, one.datatype, tuple(one.shape)[first:]) for one in metadata.inputs)
         image_input = metadata.properties.get("image_input", "")
         return Described(self._model, inputs, image_input, config.max_batch_size)
+
+    async def name(self) -> str:
+        """Ask for the server's name and version; empty where it does not say."""
+        try:
+            metadata = await self._ask("ServerMetadata")
+        except errors.StartupError:  # only a line of the report
+            return ""
+        return f"{metadata.name} {metadata.version}".strip()
 
     async def probe(self, request: bytes, give_up_s: float) -> bytes:
         """Send one request and return the answer's bytes, so that a mistake shows before the load does.
@@ -125,12 +147,14 @@ class Target:
             request_serializer=getattr(inference_pb2, f"{method}Request").SerializeToString,
             response_deserializer=getattr(inference_pb2, f"{method}Response").FromString,
         )
+        fields = {} if method == "ServerMetadata" else {"name": self._model}
         try:
-            return await call(getattr(inference_pb2, f"{method}Request")(name=self._model), timeout=_ASK_WITHIN_S)
+            return await call(getattr(inference_pb2, f"{method}Request")(**fields), timeout=_ASK_WITHIN_S)
         except grpc.aio.AioRpcError as error:
             raise errors.StartupError(self._explain(error)) from error
 
     def _explain(self, error: grpc.aio.AioRpcError) -> str:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return f"no answer from {self._address}: {error.details()}; is `fovea serve` running and ready there?"
+            hint = _TLS_HINT if _speaks_tls(error.details() or "") else _SERVE_HINT
+            return f"no answer from {self._address}: {error.details()}; {hint}"
         return f"{self._address} says {error.code().name}: {error.details()}"
