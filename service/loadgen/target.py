@@ -20,6 +20,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),  # a refusal is counted, not sent again behind our back
     ("grpc.use_local_subchannel_pool", 1),
+    # All addresses of a name get their share, not the first alone: a headless Service is one name for all replicas.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 ]
 
 _ASK_WITHIN_S = 10.0
@@ -64,6 +66,13 @@ class Counts:
     batches: Mapping[int, int]
 
 
+def of_answers(model: str, metadata: Any, config: Any) -> Described:
+    """Return what a model takes, from the answers to ModelMetadata and ModelConfig."""
+    first = 1 if config.max_batch_size else 0
+    inputs = tuple(Tensor(one.name, one.datatype, tuple(one.shape)[first:]) for one in metadata.inputs)
+    return Described(model, inputs, metadata.properties.get("image_input", ""), config.max_batch_size)
+
+
 def open_channel(address: str) -> grpc.aio.Channel:
     """Return a channel as every process of the generator opens it."""
     return grpc.aio.insecure_channel(address, _OPTIONS)
@@ -91,11 +100,7 @@ class Target:
             StartupError: no server there, no such model, or it is not ready.
         """
         metadata = await self._ask("ModelMetadata")
-        config = (await self._ask("ModelConfig")).config
-        first = 1 if config.max_batch_size else 0
-        inputs = tuple(Tensor(one.name, one.datatype, tuple(one.shape)[first:]) for one in metadata.inputs)
-        image_input = metadata.properties.get("image_input", "")
-        return Described(self._model, inputs, image_input, config.max_batch_size)
+        return of_answers(self._model, metadata, (await self._ask("ModelConfig")).config)
 
     async def name(self) -> str:
         """Ask for the server's name and version; empty where it does not say."""
