@@ -308,7 +308,8 @@ def _status(measured: _Measured, fail_if: Sequence[conditions.Condition]) -> int
     if failed or (measured.found is not None and measured.found.rate_per_s is None):
         return FAILED
     if not any(one.whole.latency for one in measured.runs):
-        _errors.print("fovea load: not one request was answered with OK")
+        told = max(measured.runs[-1].sentences.items(), key=lambda entry: entry[1], default=("no answer at all", 0))[0]
+        _errors.print(f"fovea load: not one request was answered with OK: {told}", markup=False, soft_wrap=True)
         return 1
     return 0
 

@@ -73,11 +73,12 @@ class Here:
 
     async def generate(self, chosen: plan.Plan, watch: Watch) -> Counted:
         """See Generator."""
-        return await self.generate_at(chosen, time.monotonic(), watch)
+        return await self.generate_at(chosen, tally.frame(chosen, time.monotonic()), watch)
 
-    async def generate_at(self, chosen: plan.Plan, started_s: float, watch: Watch) -> Counted:
-        """Run a plan from a moment on that may be still to come, so that several begin together."""
-        ends = ledger.Ledger(tally.frame(chosen, started_s))
+    async def generate_at(self, chosen: plan.Plan, frame: tally.Frame, watch: Watch) -> Counted:
+        """Run a plan in a frame whose beginning may be still to come, so that several begin together."""
+        started_s = frame.started_s
+        ends = ledger.Ledger(frame)
         sender = senders.sender(chosen, self._channel, self._requests, ends)
         running = self._traffic = traffic.Traffic(chosen, sender, ends, started_s)
         await asyncio.sleep(max(started_s - time.monotonic(), 0.0))

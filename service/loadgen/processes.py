@@ -31,7 +31,7 @@ _END_WITHIN_S = 5.0
 class _Order:
     run: int
     chosen: plan.Plan
-    started_s: float
+    frame: tally.Frame
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,16 +124,16 @@ class Processes:
     async def generate(self, chosen: plan.Plan, watch: generator.Watch) -> generator.Counted:
         """See Generator."""
         self._run += 1
-        started_s = time.monotonic() + _BEGIN_AFTER_S
+        frame = tally.frame(chosen, time.monotonic() + _BEGIN_AFTER_S)
         for number, worker in enumerate(self._workers):
-            worker.send(_Order(self._run, plan.share(chosen, number, self._count), started_s))
+            worker.send(_Order(self._run, plan.share(chosen, number, self._count), frame))
         heard = _Heard(watch, self._count)
         counted = await asyncio.gather(*(_until_done(worker, heard) for worker in self._workers))
         whole = tally.Tally()
         for one in counted:
             whole.merge(one.tally)
         period = result.Period(
-            started_s,
+            frame.started_s,
             min(one.period.measured_from_s for one in counted),
             max(one.period.ended_s for one in counted),
         )
@@ -236,7 +236,7 @@ class _Orders:
             if order.run == self._stopped_run:
                 chosen = dataclasses.replace(chosen, duration_s=0.0, warmup_s=0.0)
             try:
-                self._pipe.send(await self._here.generate_at(chosen, order.started_s, self._pipe.send))
+                self._pipe.send(await self._here.generate_at(chosen, order.frame, self._pipe.send))
             except OSError:
                 raise
             except Exception as error:  # whatever it is: the first process must hear of it, not wait forever

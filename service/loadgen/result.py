@@ -155,7 +155,7 @@ def of(chosen: plan.Plan, counted: tally.Tally, period: Period, beside: Beside) 
     rate_per_s, good_per_s = (
         answers.rate_per_s(period.measured_from_s, period.ended_s) for answers in (counted.answered, counted.good)
     )
-    width_s = tally.window_s(chosen.duration_s)
+    width_s = tally.window_s(chosen)
     full = [counted.windows.get(number, tally.Window()) for number in range(int(period.measured_s / width_s + 1e-6))]
     return Result(
         plan=_plain(chosen),

@@ -42,20 +42,25 @@ class Frame:
 
 
 def frame(chosen: plan.Plan, started_s: float) -> Frame:
-    """Return the frame of a run that begins now."""
+    """Return the frame of a run that begins at a moment; all processes that share a run share it."""
     return Frame(
         started_s=started_s,
         measured_from_s=started_s + chosen.warmup_s,
-        window_s=window_s(chosen.duration_s),
+        window_s=window_s(chosen),
         edge_s=min(EDGE * chosen.duration_s, EDGE_MAX_S),
         deadline_s=chosen.deadline_s or math.inf,
         counts_intended=isinstance(chosen.loop, plan.Open),
     )
 
 
-def window_s(duration_s: float) -> float:
-    """Return a round width, 1, 2 or 5 times a power of ten, that makes about WINDOWS of a duration."""
-    exact = max(duration_s / WINDOWS, 0.05)
+def window_s(chosen: plan.Plan) -> float:
+    """Return a round width, 1, 2 or 5 times a power of ten.
+
+    It makes about WINDOWS of the duration, fewer where an open loop would send less than ten requests in one.
+    """
+    exact = max(chosen.duration_s / WINDOWS, 0.05)
+    if isinstance(chosen.loop, plan.Open):
+        exact = max(exact, min(10 / chosen.loop.rate_per_s, chosen.duration_s / 10))
     power = 10.0 ** math.floor(math.log10(exact) + 1e-9)
     return next((step * power for step in (1, 2, 5) if step * power >= exact * (1 - 1e-9)), 10 * power)
 

@@ -35,6 +35,12 @@ def _speaks_tls(details: str) -> bool:
     return any(words in details for words in ("Socket closed", "Connection reset", "failed to receive", "SETTINGS"))
 
 
+def _is_for_good(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the same request will never be taken: too large, for gRPC or by the server's own word."""
+    told = {str(key): value for key, value in error.trailing_metadata() or ()}
+    return told.get("grpc-retry-pushback-ms") == "-1" or "larger than max" in (error.details() or "")
+
+
 # Says that the server is busy, or the deadline short: that is measured, and no mistake.
 _BUSY = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
@@ -122,7 +128,7 @@ class Target:
         try:
             answer: bytes = await call(request, timeout=give_up_s)
         except grpc.aio.AioRpcError as error:
-            if error.code() in _BUSY:
+            if error.code() in _BUSY and not _is_for_good(error):
                 return b""
             raise errors.StartupError(f"the first request failed: {self._explain(error)}") from error
         outputs = inference_pb2.ModelInferResponse.FromString(answer)

@@ -239,7 +239,7 @@ def test_a_rate_is_right_although_answers_come_in_bursts_that_the_window_cuts() 
 
 def test_each_window_has_its_entry() -> None:
     entries = [(0.1, 0.3, "OK"), (0.2, 0.4, "ABORTED"), (0.9, 1.1, "OK"), (1.2, 1.6, "OK")]
-    chosen = made(plan.Open(1.0), duration_s=60.0)
+    chosen = made(plan.Open(100.0), duration_s=60.0)
     windows = figures(chosen, entries, result.Period(0, 0, 1.7)).windows
     assert [(one.from_s, one.width_s, one.intended, one.ok, one.failed) for one in windows] == [
         (0.0, 1.0, 3, 1, 1), (1.0, pytest.approx(0.7), 1, 2, 0),

@@ -26,6 +26,15 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Dots:
+    """Named points without a line: (x, y, title) each."""
+
+    name: str
+    css: str
+    places: Sequence[tuple[float, float, str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Mark:
     """A line across at a value, with its name beside it."""
 
@@ -54,12 +63,19 @@ def y_scale(values: Sequence[float]) -> scales.Scale:
     return scales.fitting(values, HEIGHT - BOTTOM, TOP)
 
 
-def lines(frame: Frame, several: Sequence[Line], across: Sequence[Mark] = (), upright: Sequence[Mark] = ()) -> str:
-    """Draw lines, marks across at values of y, and upright ones at values of x."""
+def lines(
+    frame: Frame,
+    several: Sequence[Line],
+    across: Sequence[Mark] = (),
+    upright: Sequence[Mark] = (),
+    dots: Sequence[Dots] = (),
+) -> str:
+    """Draw lines, marks across at values of y, upright ones at values of x, and dots."""
     parts = [_axes(frame)]
     parts += [_across(frame, mark) for mark in across] + [_upright(frame, mark) for mark in upright]
     parts += [_line(frame, one) for one in several]
-    return _svg(parts) + _legend([(one.name, one.css) for one in several])
+    parts += [_dots(frame, one) for one in dots]
+    return _svg(parts) + _legend([*((one.name, one.css) for one in several), *((one.name, one.css) for one in dots)])
 
 
 def bars(frame: Frame, several: Sequence[tuple[float, float, float, str]], upright: Sequence[Mark] = ()) -> str:
@@ -128,9 +144,17 @@ def _line(frame: Frame, line: Line) -> str:
             pieces[-1].append((frame.x.place(x), frame.y.place(y)))
     drawn = [f'<polyline class="line {line.css}" points="{_points(piece)}"/>' for piece in pieces if len(piece) > 1]
     lone = [piece[0] for piece in pieces if len(piece) == 1]
-    dots = [point for piece in pieces for point in piece] if line.has_dots else lone
+    points = [point for piece in pieces for point in piece] if line.has_dots else lone
     return "".join(drawn) + "".join(
-        f'<circle class="dot {line.css}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots
+        f'<circle class="dot {line.css}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points
+    )
+
+
+def _dots(frame: Frame, dots: Dots) -> str:
+    return "".join(
+        f'<circle class="dot {dots.css}" cx="{frame.x.place(x):.1f}" cy="{frame.y.place(y):.1f}" r="4">'
+        f"<title>{html.escape(title)}</title></circle>"
+        for x, y, title in dots.places
     )
 
 

@@ -5,11 +5,12 @@ Path: results → **page** → a file.
 
 import html
 import pathlib
+import statistics
 from collections.abc import Sequence
 
 from service import errors
 from service.loadgen import capacity, result, searching
-from service.loadgen.report import charts, scales, sections, style
+from service.loadgen.report import charts, sections, style
 
 
 def write(path: pathlib.Path, runs: Sequence[result.Result], found: searching.Found | None = None) -> None:
@@ -159,7 +160,7 @@ def _steps(runs: Sequence[result.Result]) -> str:
         for rate, one in zip(rates, runs, strict=True)
     ]  # fmt: skip
     heads = ("rate, requests/s", "answered / s", "median, ms", "p99, ms", "longest, ms", "failed")
-    return _latency_over_rate(curve, (), ()) + sections.table(heads, rows)
+    return _latency_over_rate(curve) + sections.table(heads, rows)
 
 
 def _found_tiles(found: searching.Found) -> str:
@@ -176,32 +177,50 @@ def _found_tiles(found: searching.Found) -> str:
 
 
 def _curve(found: searching.Found) -> str:
-    if not found.trials:
-        return ""
-    curve = sorted(
-        (trial.rate_per_s, trial.p50_s, trial.p99_s)
+    """Latency over rate: the lines through the median of each rate's trials, each trial's p99 as a dot."""
+    tried = [
+        (trial, trial.p50_s, trial.p99_s)
         for trial in found.trials
         if trial.p50_s is not None and trial.p99_s is not None
-    )
+    ]
+    curve = []
+    for rate in sorted({trial.rate_per_s for trial, _, _ in tried}):
+        at_rate = [(p50_s, p99_s) for trial, p50_s, p99_s in tried if trial.rate_per_s == rate]
+        p50_s, p99_s = (statistics.median(values) for values in zip(*at_rate, strict=True))
+        curve.append((rate, p50_s, p99_s))
     across = (charts.Mark(f"bound {found.wanted.p99_s * 1e3:g} ms", "green", found.wanted.p99_s * 1e3),)
     upright = () if found.rate_per_s is None else (charts.Mark(f"{found.rate_per_s:.4g}/s", "green", found.rate_per_s),)
-    return _latency_over_rate(curve, across, upright)
+    dots = [
+        charts.Dots(name, css, [
+            (trial.rate_per_s, p99_s * 1e3, f"{trial.rate_per_s:.1f}/s, p99 {p99_s * 1e3:.1f} ms, {_says(trial)}")
+            for trial, _, p99_s in tried if trial.is_met is is_met
+        ])
+        for name, css, is_met in (("trial that met the bound", "green", True), ("trial that did not", "red", False))
+    ]  # fmt: skip
+    note = "Lines go through the median of each rate's trials."
+    return _latency_over_rate(curve, across, upright, [one for one in dots if one.places], note)
 
 
 def _latency_over_rate(
-    curve: Sequence[tuple[float, float, float]], across: Sequence[charts.Mark], upright: Sequence[charts.Mark]
+    curve: Sequence[tuple[float, float, float]],
+    across: Sequence[charts.Mark] = (),
+    upright: Sequence[charts.Mark] = (),
+    dots: Sequence[charts.Dots] = (),
+    note: str = "",
 ) -> str:
     if not curve:
         return ""
     rates = [rate for rate, _, _ in curve]
     p50s, p99s = ([one[place] * 1e3 for one in curve] for place in (1, 2))
-    y: scales.Scale = charts.y_scale([*p50s, *p99s, *(mark.value for mark in across)])
-    frame = charts.Frame(charts.x_scale(0.0, max(rates) * 1.05), y, "requests / s", "latency, ms")
+    others = [*(mark.value for mark in across), *(y for one in dots for _, y, _ in one.places)]
+    frame = charts.Frame(
+        charts.x_scale(0.0, max(rates) * 1.05), charts.y_scale([*p50s, *p99s, *others]), "requests / s", "latency, ms"
+    )
     several = [
-        charts.Line("median", "blue", rates, p50s, has_dots=True),
-        charts.Line("p99", "orange", rates, p99s, has_dots=True),
+        charts.Line("median", "blue", rates, p50s, has_dots=not dots),
+        charts.Line("p99", "orange", rates, p99s, has_dots=not dots),
     ]
-    return sections.figure("Latency over rate", charts.lines(frame, several, across, upright))
+    return sections.figure("Latency over rate", charts.lines(frame, several, across, upright, dots), note)
 
 
 def _trials(found: searching.Found) -> str:

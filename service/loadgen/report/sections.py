@@ -21,8 +21,8 @@ def tile(value: str, unit: str, name: str, css: str = "") -> str:
 
 
 def table(heads: Row, rows: Sequence[Row], marked: int | None = None) -> str:
-    """Return a table; all columns but the first hold numbers. Row `marked` stands out."""
-    css = ["", *(' class="n"' for _ in heads[1:])]
+    """Return a table; all columns but the first, and those without a head, hold numbers. Row `marked` stands out."""
+    css = ["", *(' class="n"' if head else "" for head in heads[1:])]
     head = "".join(f"<th{one}>{html.escape(name)}</th>" for one, name in zip(css, heads, strict=True))
     body = "".join(
         f"<tr{' class=found' if number == marked else ''}>"
@@ -122,7 +122,8 @@ def distribution(measured: result.Result, bound_s: float | None = None) -> str:
     latency, sent = measured.latency, measured.from_sent
     if latency is None or sent is None:
         return ""
-    x = scales.around([low for low, _, _ in measured.bars] + [high for _, high, _ in measured.bars], 0, 0)
+    ends_s = [end for low, high, _ in measured.bars for end in (low, high)]
+    x = scales.around([*ends_s, bound_s] if bound_s is not None else ends_s, 0, 0)
     x = scales.Scale(x.low * 1e3, x.high * 1e3, charts.LEFT, charts.WIDTH - charts.RIGHT, is_log=True)
     y = scales.from_zero([count for _, _, count in measured.bars], charts.HEIGHT - charts.BOTTOM, charts.TOP)
     several = [
