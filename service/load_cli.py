@@ -6,13 +6,10 @@ Exit status: 0 measured; 1 could not measure, or nothing was answered; 2 a mista
 3 a --fail-if holds, or no rate meets the bound; 130 interrupted before anything was measured.
 """
 
-import asyncio
-import dataclasses
 import enum
 import json
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -21,7 +18,7 @@ import rich.console
 import typer
 
 from service import errors
-from service.loadgen import capacity, conditions, generator, payloads, plan, result, run, screen, searching
+from service.loadgen import capacity, conditions, generator, job, plan, run, screen
 from service.loadgen.report import page
 
 load_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -37,23 +34,6 @@ class Arrivals(enum.StrEnum):
 
     poisson = "poisson"
     constant = "constant"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Wishes:
-    """What is to be done with the server, beside the plan of one run."""
-
-    rates: plan.Rates | None
-    means: run.Means
-    images: Sequence[pathlib.Path]
-    wanted: capacity.Wanted | None
-    budget_s: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Measured:
-    runs: tuple[result.Result, ...]
-    found: searching.Found | None = None
 
 
 def _parsed(parse: Any) -> Any:
@@ -173,8 +153,9 @@ def _load(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
     wanted = capacity.Wanted(p99, errors_max) if find_capacity and p99 else None
     try:
         means = run.Means(_few(processes, chosen), _pin(cpu), metrics)
-        wishes = _Wishes(rate, means, images or (), wanted, budget)
-        measured = generator.run_loop(_measure(chosen, wishes))
+        asked = job.Job(rate, means, images or (), wanted, budget)
+        with screen.Live(_errors) as live:
+            measured = generator.run_loop(job.do(chosen, asked, live))
         _write(measured, json_to, report)
     except errors.StartupError as error:
         _errors.print(f"fovea load: {error}", markup=False, soft_wrap=True)
@@ -232,45 +213,10 @@ def _pin(cpu: str | None) -> tuple[int, ...]:
     return cores
 
 
-async def _measure(chosen: plan.Plan, wishes: _Wishes) -> _Measured:
-    """Measure what is wanted. The first Ctrl-C ends the load, a second one the command."""
-    source = run.images(payloads.read(wishes.images), chosen) if wishes.images else run.pixels(chosen)
-    loop = asyncio.get_running_loop()
-    with screen.Live(_errors) as live:
-        async with run.session(chosen, source, wishes.means) as opened:
-
-            def stop() -> None:
-                loop.remove_signal_handler(signal.SIGINT)
-                opened.stop()
-
-            loop.add_signal_handler(signal.SIGINT, stop)
-            if wishes.wanted is not None:
-                search = searching.Search(opened, chosen, wishes.wanted, wishes.budget_s, live.step)
-                found = await search.find(live.watch)
-                return _Measured((found.verification,) if found.verification else (), found)
-            return _Measured(await _runs(chosen, wishes.rates, opened, live))
-
-
-async def _runs(
-    chosen: plan.Plan, rates: plan.Rates | None, opened: run.Session, live: screen.Live
-) -> tuple[result.Result, ...]:
-    """One run, or one for each rate."""
-    if rates is None or rates.is_ramp or len(rates.per_s) == 1 or not isinstance(chosen.loop, plan.Open):
-        return (await opened.measure(chosen, live.watch),)
-    runs: list[result.Result] = []
-    for rate in rates.per_s:
-        if opened.is_stopped:
-            break
-        live.step(f"{rate:g} requests/s")
-        at_rate = dataclasses.replace(chosen, loop=dataclasses.replace(chosen.loop, rate_per_s=rate))
-        runs.append(await opened.measure(at_rate, live.watch))
-    return tuple(runs)
-
-
-def _write(measured: _Measured, json_to: str | None, report: pathlib.Path | None) -> None:
+def _write(measured: job.Measured, json_to: str | None, report: pathlib.Path | None) -> None:
     if not measured.runs:
         return
-    text = json.dumps(_as_json(measured), indent=1)
+    text = json.dumps(measured.as_json(), indent=1)
     if json_to == "-":
         sys.stdout.write(text + "\n")
     elif json_to:
@@ -289,20 +235,11 @@ def _write(measured: _Measured, json_to: str | None, report: pathlib.Path | None
         screen.show(measured.runs[0], console)
 
 
-def _as_json(measured: _Measured) -> dict[str, Any]:
-    """One run as it is; of several a list, of a search all of it."""
-    if measured.found is not None:
-        return measured.found.as_json()
-    if len(measured.runs) > 1:
-        return {"runs": [one.as_json() for one in measured.runs]}
-    return measured.runs[0].as_json()
-
-
-def _status(measured: _Measured, fail_if: Sequence[conditions.Condition]) -> int:
+def _status(measured: job.Measured, fail_if: Sequence[conditions.Condition]) -> int:
     if not measured.runs:
         _errors.print("fovea load: interrupted before anything was measured")
         return INTERRUPTED
-    failed = [one.explain(run) for run in measured.runs for one in fail_if if one.holds(run)]
+    failed = [one.explain(made) for made in measured.runs for one in fail_if if one.holds(made)]
     for sentence in failed:
         _errors.print(f"fovea load: failed, {sentence}", markup=False, soft_wrap=True)
     if failed or (measured.found is not None and measured.found.rate_per_s is None):

@@ -206,12 +206,14 @@ def _work(pipe: connection.Connection, address: str, requests: list[bytes], cpu:
 
 
 async def _serve(pipe: connection.Connection, address: str, requests: list[bytes]) -> None:
-    async with target.open_channel(address) as channel:
-        await channel.channel_ready()
+    channel = target.open_channel(address)
+    try:
         orders = _Orders(pipe, generator.Here(channel, requests))
         orders.listen()
         pipe.send("ready")
         await orders.obey()
+    finally:
+        await channel.close()
 
 
 class _Orders:
