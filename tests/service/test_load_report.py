@@ -1,5 +1,6 @@
 """The report and the sparklines: self-contained, well formed, and true to the figures."""
 
+import dataclasses
 import html.parser
 import itertools
 import math
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from service import errors
-from service.loadgen import capacity, ledger, machine, plan, result, screen, searching, tally, target
+from service.loadgen import capacity, findings, ledger, machine, plan, result, screen, searching, tally, target
 from service.loadgen.report import page, scales
 
 VOID = {"meta"}
@@ -160,3 +161,34 @@ def test_sparklines_go_from_nothing_to_the_largest() -> None:
     assert screen.sparkline([0.0, 1.0, 2.0, math.nan, 4.0]) == "▁▃▅ █"
     assert screen.sparkline([0.0, 0.0]) == "▁▁"
     assert screen.sparkline([]) == ""
+
+
+def lagging(lag_s: float, *, not_sent: int = 0, cpu_s: float = 0.5) -> result.Result:
+    chosen = plan.Plan("10.0.0.1:8001", "net", plan.Open(100.0), warmup_s=0.0, duration_s=20.0)
+    ends = ledger.Ledger(tally.frame(chosen, 0.0))
+    for number in range(2000):
+        began_s = number / 100
+        ends.ended(
+            began_s, began_s + lag_s, began_s + lag_s + 0.01, ledger.OK if number >= not_sent else ledger.NOT_SENT
+        )
+    none = target.Counts({}, {})
+    described = dataclasses.replace(machine.describe("10.0.0.1:8001"), load_before=0.0)
+    return result.of(
+        chosen, ends.tally(), result.Period(0.0, 0.0, 20.0), result.Beside(none, none, (cpu_s,), 1, 1, described)
+    )
+
+
+def test_a_generator_that_kept_up_on_a_quiet_machine_gives_no_cautions() -> None:
+    assert findings.cautions(lagging(1e-5)) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "sentence"),
+    [
+        (lagging(1e-5, not_sent=1), "The generator was the bottleneck: 1 requests were not sent"),
+        (lagging(1e-5, cpu_s=19.0), r"at its own limit \(95% of a core\).*Give it more --processes"),
+        (lagging(0.01), r"The generator itself sent 1 in 100 requests 10\.\d ms late"),
+    ],
+)
+def test_a_generator_that_was_the_bottleneck_says_so(measured: result.Result, sentence: str) -> None:
+    assert re.search(sentence, " ".join(findings.cautions(measured)))
