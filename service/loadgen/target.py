@@ -36,9 +36,8 @@ def _speaks_tls(details: str) -> bool:
 
 
 def _is_for_good(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the same request will never be taken: too large, for gRPC or by the server's own word."""
-    told = {str(key): value for key, value in error.trailing_metadata() or ()}
-    return told.get("grpc-retry-pushback-ms") == "-1" or "larger than max" in (error.details() or "")
+    """Whether gRPC found the message too large. A deadline that is too short is for good, too, but measured."""
+    return "larger than max" in (error.details() or "")
 
 
 # Says that the server is busy, or the deadline short: that is measured, and no mistake.
