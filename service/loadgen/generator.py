@@ -81,7 +81,8 @@ class Here:
         ends = ledger.Ledger(frame)
         sender = senders.sender(chosen, self._channel, self._requests, ends)
         running = self._traffic = traffic.Traffic(chosen, sender, ends, started_s)
-        await asyncio.sleep(max(started_s - time.monotonic(), 0.0))
+        while (wait_s := started_s - time.monotonic()) > 0:  # uvloop's timers may be up to a millisecond early
+            await asyncio.sleep(wait_s)
         cpu_before_s = time.process_time()
         watching = asyncio.create_task(_watch(chosen, started_s, ends, watch))
         try:
