@@ -1,31 +1,32 @@
-"""`fovea load`: load on a server, its progress while it runs, and a table and JSON of what was measured.
+"""`fovea load`: load on a server, its progress while it runs, and a table, JSON and a report of what was measured.
 
 Path: command line → **load_cli** → loadgen.
+
+Exit status: 0 measured; 1 could not measure, or nothing was answered; 2 a mistake on the command line;
+3 a --fail-if holds, or no rate meets the bound; 130 interrupted before anything was measured.
 """
 
-import asyncio
 import enum
-import gc
 import json
 import os
 import pathlib
-import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import rich.console
-import rich.progress
 import typer
 
 from service import errors
-from service.loadgen import ledger, payloads, plan, result, run
+from service.loadgen import capacity, conditions, generator, job, plan, run, screen
+from service.loadgen.report import page
 
 load_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _errors = rich.console.Console(stderr=True, highlight=False)
 
-BUSY_CORES_MAX = 0.9
-"""Above this share of a core the generator may be what limits the rate; it says so."""
+FAILED = 3
+INTERRUPTED = 130
 
 
 class Arrivals(enum.StrEnum):
@@ -35,16 +36,25 @@ class Arrivals(enum.StrEnum):
     constant = "constant"
 
 
-def _duration(text: str) -> float:
-    try:
-        return plan.seconds(str(text))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+def _parsed(parse: Any) -> Any:
+    """A parser of an option's text, whose ValueError is a mistake on the command line."""
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(str(text))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    parsed.__name__ = parse.__name__
+    return parsed
+
+
+_duration = _parsed(plan.seconds)
 
 
 def _span(text: str) -> float:
     """A duration that may also be zero."""
-    return 0.0 if str(text) in {"0", "0.0", "0s"} else _duration(text)
+    return 0.0 if str(text) in {"0", "0.0", "0s"} else float(_duration(text))
 
 
 @load_app.command()
@@ -60,10 +70,33 @@ def _load(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
         int | None, typer.Option(min=1, help="Requests under way at once (closed loop). Default: 32.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second, however the server does (open loop).")
+        plan.Rates | None,
+        typer.Option(
+            parser=_parsed(plan.rates),
+            metavar="RATE",
+            help="Requests a second, however the server does (open loop): 200; 100,200,400 for one run each; "
+            "100..2000 for a ramp.",
+        ),
+    ] = None,
+    ramp: Annotated[
+        float | None,
+        typer.Option(parser=_duration, metavar="TIME", help="What a ramp takes; else all of --duration."),
     ] = None,
     arrivals: Annotated[Arrivals, typer.Option(help="How requests come at a rate.")] = Arrivals.poisson,
+    find_capacity: Annotated[
+        bool, typer.Option("--find-capacity", help="Find the highest rate that --p99 holds for, and verify it.")
+    ] = False,
+    p99: Annotated[
+        float | None, typer.Option(parser=_duration, metavar="TIME", help="Bound for --find-capacity: 50ms.")
+    ] = None,
+    errors_max: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of failed requests that --find-capacity takes: 0.001.")
+    ] = 0.0,
+    budget: Annotated[
+        float, typer.Option(parser=_duration, metavar="TIME", help="What --find-capacity may take.")
+    ] = 120.0,
     streams: Annotated[int, typer.Option(min=0, help="Send over so many streams instead of unary calls.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Generate in so many processes.")] = 1,
     duration: Annotated[
         float, typer.Option(parser=_duration, metavar="TIME", help="Measured time: 10s, 500ms, 2m.")
     ] = 10.0,
@@ -83,126 +116,139 @@ def _load(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Streams answer in order: do not look at ids.", hidden=True)
     ] = False,
-    cpu: Annotated[int | None, typer.Option(min=0, help="Run on this core only.")] = None,
+    cpu: Annotated[
+        str | None, typer.Option(metavar="CORES", help="Run on this core only; processes on these in turn: 2,3.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="URL", help="The server's metrics, for its stages: http://host:8002/metrics.")
+    ] = None,
     json_to: Annotated[str | None, typer.Option("--json", help="Write the figures to this file; - for stdout.")] = None,
+    report: Annotated[
+        pathlib.Path | None, typer.Option(help="Write a report to this HTML file; it needs nothing beside it.")
+    ] = None,
+    fail_if: Annotated[
+        list[conditions.Condition] | None,
+        typer.Option(
+            parser=_parsed(conditions.parse),
+            metavar="CONDITION",
+            help="End with status 3 if this holds: 'p99>50ms', 'errors>0.1%', 'throughput<1000'. More than once: any.",
+        ),
+    ] = None,
 ) -> None:
     """Put load on a server and measure throughput, goodput and latency.
 
     Closed loop (--concurrency) asks how fast it can be; open loop (--rate) asks how long callers wait
     when they do not wait for each other: latencies count from the moment a request was meant to be sent.
+    Ctrl-C ends a run early and reports what was measured.
+
+    Status: 0 measured, 1 not measured or nothing answered, 2 wrong options, 3 a --fail-if holds or no capacity found.
     """
-    loop = _loop(concurrency, rate, streams, plan.Open(rate or 1.0, arrivals.value, seed))
+    _check(concurrency, rate, ramp, find_capacity=find_capacity, p99=p99)
+    at_rate = _ramped(rate, ramp, duration, arrivals, seed)
     chosen = plan.Plan(
-        address=address, model=model, loop=loop, images_per_request=batch, streams=streams, duration_s=duration,
-        warmup_s=warmup, requests_max=requests, deadline_s=deadline, priority=priority, give_up_s=give_up,
-        is_in_order=in_order,
+        address=address, model=model, loop=_loop(concurrency, rate, streams, at_rate),
+        images_per_request=batch, streams=streams, duration_s=duration, warmup_s=warmup, requests_max=requests,
+        deadline_s=deadline, priority=priority, give_up_s=give_up, is_in_order=in_order,
     )  # fmt: skip
+    wanted = capacity.Wanted(p99, errors_max) if find_capacity and p99 else None
     try:
-        _pin(cpu)
-        source = run.images(payloads.read(images), chosen) if images else run.pixels(chosen)
-        measured = _run_loop(_measure(run.Run(chosen, source)))
-        _write(measured, json_to)
+        means = run.Means(_few(processes, chosen), _pin(cpu), metrics)
+        asked = job.Job(rate, means, images or (), wanted, budget)
+        with screen.Live(_errors) as live:
+            measured = generator.run_loop(job.do(chosen, asked, live))
+        _write(measured, json_to, report)
     except errors.StartupError as error:
         _errors.print(f"fovea load: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
+    raise typer.Exit(_status(measured, fail_if or ()))
 
 
-def _loop(concurrency: int | None, rate: float | None, streams: int, at_rate: plan.Open) -> plan.Closed | plan.Open:
+def _check(
+    concurrency: int | None, rate: plan.Rates | None, ramp: float | None, *, find_capacity: bool, p99: float | None
+) -> None:
     if concurrency is not None and rate is not None:
         raise typer.BadParameter("--concurrency is a closed loop and --rate an open one; give one of the two")
-    if rate is not None:
-        return at_rate
-    return plan.Closed(concurrency or max(32, streams))
+    if ramp is not None and (rate is None or not rate.is_ramp):
+        raise typer.BadParameter("--ramp needs two rates to go between: --rate 100..2000")
+    if find_capacity != (p99 is not None):
+        raise typer.BadParameter("--find-capacity and --p99 belong together: --find-capacity --p99 50ms")
+    if find_capacity and (concurrency is not None or rate is not None):
+        raise typer.BadParameter("--find-capacity finds the rate; leave --rate and --concurrency out")
 
 
-def _pin(cpu: int | None) -> None:
+def _ramped(rate: plan.Rates | None, ramp: float | None, duration: float, arrivals: Arrivals, seed: int) -> plan.Open:
+    rates = rate or plan.Rates((1.0,))
+    to = plan.Ramp(rates.per_s[1], ramp or duration) if rates.is_ramp else None
+    return plan.Open(rates.per_s[0], arrivals.value, seed, ramp=to)
+
+
+def _loop(
+    concurrency: int | None, rate: plan.Rates | None, streams: int, at_rate: plan.Open
+) -> plan.Closed | plan.Open:  # fmt: skip
+    return at_rate if rate is not None else plan.Closed(concurrency or max(32, streams))
+
+
+def _few(processes: int, chosen: plan.Plan) -> int:
+    """The processes asked for, where there is enough to divide."""
+    most = plan.processes_max(chosen)
+    if processes > most:
+        raise errors.StartupError(
+            f"--processes {processes}: each needs a caller, stream and request of its own, and there are only {most}"
+        )
+    return processes
+
+
+def _pin(cpu: str | None) -> tuple[int, ...]:
+    """Keep to these cores; the processes that are started take them in turn."""
     if cpu is None:
-        return
+        return ()
     if not hasattr(os, "sched_setaffinity"):
         raise errors.StartupError("--cpu: this system does not let a process choose its core; leave it out")
+    allowed = sorted(os.sched_getaffinity(0))
     try:
-        os.sched_setaffinity(0, {cpu})
-    except OSError as error:
-        cores = sorted(os.sched_getaffinity(0))
-        raise errors.StartupError(f"--cpu {cpu}: no such core for this process; it may use {cores}") from error
+        cores = tuple(int(core) for core in cpu.split(","))
+        os.sched_setaffinity(0, set(cores))
+    except (ValueError, OSError) as error:
+        raise errors.StartupError(f"--cpu {cpu}: no such core for this process; it may use {allowed}") from error
+    return cores
 
 
-def _run_loop(main: Any) -> result.Result:
-    """Run on uvloop where it is installed; the garbage collector leaves alone what is there already."""
-    gc.freeze()
-    try:
-        import uvloop  # noqa: PLC0415 - not there on Windows
-    except ImportError:
-        measured: result.Result = asyncio.run(main)
-    else:
-        measured = uvloop.run(main)
-    return measured
-
-
-async def _measure(running: run.Run) -> result.Result:
-    """Measure with a bar on stderr. The first Ctrl-C ends the load, a second one the command."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        running.stop()
-
-    loop.add_signal_handler(signal.SIGINT, stop)
-    columns = (rich.progress.BarColumn(), rich.progress.TextColumn("{task.description}"))
-    with rich.progress.Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as bar:
-        task = bar.add_task("connecting", total=1.0)
-
-        def watch(now: run.Progress) -> None:
-            text = f"{now.elapsed_s:.0f} of {now.all_s:.0f} s · {now.ok} OK · {now.failed} not"
-            bar.update(task, completed=now.elapsed_s, total=now.all_s, description=text)
-
-        return await running.measure(watch)
-
-
-def _write(measured: result.Result, json_to: str | None) -> None:
+def _write(measured: job.Measured, json_to: str | None, report: pathlib.Path | None) -> None:
+    if not measured.runs:
+        return
+    text = json.dumps(measured.as_json(), indent=1)
     if json_to == "-":
-        json.dump(measured.as_json(), sys.stdout, indent=1)
-        print()  # noqa: T201 - the command's output
+        sys.stdout.write(text + "\n")
     elif json_to:
         try:
-            pathlib.Path(json_to).write_text(json.dumps(measured.as_json(), indent=1) + "\n")
+            pathlib.Path(json_to).write_text(text + "\n")
         except OSError as error:
             raise errors.StartupError(f"{json_to} cannot be written: {error.strerror}") from error
-    _print(measured, _errors if json_to == "-" else rich.console.Console(highlight=False))
+    if report is not None:
+        page.write(report, measured.runs, measured.found)
+    console = _errors if json_to == "-" else rich.console.Console(highlight=False)
+    if measured.found is not None:
+        screen.show_found(measured.found, console)
+    elif len(measured.runs) > 1:
+        screen.show_steps(measured.runs, console)
+    else:
+        screen.show(measured.runs[0], console)
 
 
-def _print(measured: result.Result, console: rich.console.Console) -> None:
-    for name, text in _rows(measured):
-        console.print(f"{name:<11} {text}", soft_wrap=True)
-    for sentence, count in sorted(measured.sentences.items(), key=lambda entry: -entry[1])[:5]:
-        console.print(f"{count} x {sentence}", markup=False, soft_wrap=True)
-    made = measured.generator
-    if made.busy_cores > BUSY_CORES_MAX or measured.counts.get(ledger.NOT_SENT):
-        console.print("The generator was at its own limit: the server may be faster than these figures.")
-
-
-def _rows(measured: result.Result) -> list[tuple[str, str]]:
-    rows = [
-        ("answered", f"{measured.images_per_s:.1f} images/s, {measured.requests_per_s:.1f} requests/s"),
-        ("in time", f"{measured.good_images_per_s:.1f} images/s"),
-        ("requests", ", ".join(f"{count} {status}" for status, count in measured.counts.items()) or "none"),
-    ]
-    if measured.latency:
-        now = measured.latency
-        named = {"p50": now.p50_s, "p90": now.p90_s, "p99": now.p99_s, "p99.9": now.p999_s, "max": now.max_s}
-        rows.append(("latency ms", "  ".join(f"{name} {value * 1e3:.1f}" for name, value in named.items())))
-    if measured.server:
-        stages = measured.server
-        named = {"queue": stages.queue_s, "input": stages.compute_input_s, "run": stages.compute_infer_s}
-        means = "  ".join(f"{name} {value * 1e3:.2f}" for name, value in named.items())
-        rows.append(
-            ("server ms", f"{means}  output {stages.compute_output_s * 1e3:.2f}  all {stages.total_s * 1e3:.2f}")
-        )
-        rows.append(("mean batch", f"{stages.mean_batch:.1f}"))
-    made = measured.generator
-    cost = f"{made.cpu_s_per_request * 1e6:.0f} us CPU a request, {made.busy_cores:.0%} of a core"
-    rows.append(("generator", f"{cost}, p99 {made.lag_p99_s * 1e3:.1f} ms behind"))
-    return rows
+def _status(measured: job.Measured, fail_if: Sequence[conditions.Condition]) -> int:
+    if not measured.runs:
+        _errors.print("fovea load: interrupted before anything was measured")
+        return INTERRUPTED
+    failed = [one.explain(made) for made in measured.runs for one in fail_if if one.holds(made)]
+    for sentence in failed:
+        _errors.print(f"fovea load: failed, {sentence}", markup=False, soft_wrap=True)
+    if failed or (measured.found is not None and measured.found.rate_per_s is None):
+        return FAILED
+    if not any(one.whole.latency for one in measured.runs):
+        told = max(measured.runs[-1].sentences.items(), key=lambda entry: entry[1], default=("no answer at all", 0))[0]
+        _errors.print(f"fovea load: not one request was answered with OK: {told}", markup=False, soft_wrap=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 from typing import Literal
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "": 1.0}
+_NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -15,6 +16,14 @@ class Closed:
     """A closed loop: so many callers, each sends its next request when it has its answer."""
 
     concurrency: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ramp:
+    """A rate that goes evenly to `to_per_s` within `within_s` after the warm-up, and stays there."""
+
+    to_per_s: float
+    within_s: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +35,9 @@ class Open:
     seed: int = 0
     outstanding_max: int = 20_000
     """Unanswered requests at most, so that the generator's memory is bounded; more are counted NOT_SENT."""
+    ramp: Ramp | None = None
+    phase: float = 0.0
+    """Share of a gap by which constant arrivals are shifted: so those of several processes interleave."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,13 +64,65 @@ class Plan:
     is_in_order: bool = False
 
 
+def share(whole: Plan, number: int, of: int) -> Plan:
+    """Return what process `number` (from 0) of several does, so that together they do the whole.
+
+    Poisson arrivals of independent processes add up to Poisson arrivals; constant ones are shifted against each other.
+    """
+
+    def part(count: int) -> int:
+        return count // of + (number < count % of)
+
+    if isinstance(whole.loop, Closed):
+        loop: Closed | Open = Closed(part(whole.loop.concurrency))
+    else:
+        ramp = whole.loop.ramp and Ramp(whole.loop.ramp.to_per_s / of, whole.loop.ramp.within_s)
+        loop = dataclasses.replace(
+            whole.loop, rate_per_s=whole.loop.rate_per_s / of, seed=whole.loop.seed * of + number, ramp=ramp,
+            outstanding_max=max(part(whole.loop.outstanding_max), 1), phase=number / of,
+        )  # fmt: skip
+    return dataclasses.replace(
+        whole, loop=loop, streams=part(whole.streams), requests_max=whole.requests_max and part(whole.requests_max)
+    )
+
+
+def processes_max(whole: Plan) -> int:
+    """Return the most processes that a run can be divided among: each needs a caller, a stream, a request."""
+    bounds = [whole.loop.concurrency] if isinstance(whole.loop, Closed) else []
+    bounds += [bound for bound in (whole.streams, whole.requests_max) if bound]
+    return min(bounds, default=1024)
+
+
 def seconds(text: str) -> float:
     """Return "250ms", "10s", "2m" or "1.5" (seconds) as seconds.
 
     Raises:
         ValueError: not such a duration, or not more than 0.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(us|ms|s|m|)\s*", text)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*(us|ms|s|m|)\s*", text)
     if match is None or float(match[1]) == 0:
         raise ValueError(f"{text!r} is not a duration above zero; write 10s, 250ms, 500us or 2m")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rates:
+    """What --rate asks for: one rate, one after the other, or a way from the first to the last."""
+
+    per_s: tuple[float, ...]
+    is_ramp: bool = False
+
+
+def rates(text: str) -> Rates:
+    """Return "200", "100,200,400" (one run each) or "100..2000" (a ramp) as requests a second.
+
+    Raises:
+        ValueError: not such rates, or one that is not more than 0.
+    """
+    is_ramp = ".." in text
+    parts = text.split("..") if is_ramp else text.split(",")
+    matches = [re.fullmatch(rf"\s*({_NUMBER})\s*", part) for part in parts]
+    values = tuple(float(match[1]) for match in matches if match is not None)
+    if len(values) != len(parts) or min(values) <= 0 or (is_ramp and len(values) != 2):
+        raise ValueError(f"{text!r} are no requests a second; write 200, 100,200,400 (steps) or 100..2000 (a ramp)")
+    return Rates(values, is_ramp)

@@ -1,19 +1,19 @@
-"""What a load run measured: figures computed once, from the ledger.
+"""What a load run measured: figures computed once, from the tally.
 
-Path: ledger → **result** → table, JSON, benchmarks.
+Path: tally → **result** → table, JSON, report, benchmarks.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from service.loadgen import arrivals, confidence, histogram, machine, plan, scrape, tally, target
 
-from service.loadgen import ledger, plan, target
+BARS_PER_DOUBLING = 8
+"""Of the drawn histogram: 9 % wide each."""
 
-_EDGE = 0.2
-"""Share of the window at either end in which the rates' period may begin and end."""
+_QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,13 +25,17 @@ class Latency:
     p99_s: float
     p999_s: float
     max_s: float
+    mean_s: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Second:
-    """One second of the measured time: requests meant to be sent, ended with OK and otherwise, and latency."""
+class Window:
+    """One part of the measured time: requests meant to be sent, ended with OK and otherwise, and latency."""
 
-    second: int
+    from_s: float
+    width_s: float
+    offered_per_s: float | None
+    """What the plan says for the middle of the window; None in a closed loop."""
     intended: int
     ok: int
     failed: int
@@ -56,9 +60,12 @@ class Server:
 class Generator:
     """What the generator itself cost: it must not be what is measured."""
 
+    processes: int
     cpu_s: float
     cpu_s_per_request: float
     busy_cores: float
+    busiest: float
+    """Share of a core that the busiest process used."""
     lag_p99_s: float
     """How late requests were sent, against their intended time (open loop)."""
 
@@ -89,68 +96,98 @@ class Result:
     good_images_per_s: float
     in_time: int
     latency: Latency | None
-    seconds: tuple[Second, ...]
+    from_sent: Latency | None
+    """The same requests, from the moment of sending: what the generator was late is not in it."""
+    confidence: confidence.Confidence | None
+    windows: tuple[Window, ...]
+    bars: tuple[tuple[float, float, int], ...]
+    """The latencies' histogram: from, to (seconds), how many."""
     whole: Whole
     server: Server | None
+    stages: tuple[scrape.Stage, ...]
+    """From the server's /metrics, if it was asked: other stages than ModelStatistics knows, with percentiles."""
     generator: Generator
     request_bytes: int
     answer_bytes: int
+    machine: machine.Machine
+    served_by: str
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
         return dataclasses.asdict(self)
 
+    @property
+    def failed(self) -> int:
+        """Requests of the measured time without an OK."""
+        return sum(count for status, count in self.counts.items() if status != "OK")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Period:
-    """When requests were sent and measured, in seconds on the clock of the ledger."""
+    """When requests were sent and measured, in seconds on `time.monotonic`'s clock."""
 
     started_s: float
     measured_from_s: float
     ended_s: float
 
+    @property
+    def measured_s(self) -> float:
+        """How long was measured."""
+        return self.ended_s - self.measured_from_s
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Beside:
-    """What is known beside the ledger: the server's counts before and after, CPU seconds, message sizes."""
+    """What is known beside the tally: the server's counts before and after, CPU seconds of each process, sizes."""
 
     before: target.Counts
     after: target.Counts
-    cpu_s: float
+    cpu_s: tuple[float, ...]
     request_bytes: int
     answer_bytes: int
+    machine: machine.Machine
+    served_by: str = ""
+    stages: tuple[scrape.Stage, ...] = ()
 
 
-def of(chosen: plan.Plan, ends: ledger.Ledger, period: Period, beside: Beside) -> Result:
+def of(chosen: plan.Plan, counted: tally.Tally, period: Period, beside: Beside) -> Result:
     """Return the figures of a run that is over."""
-    intended_s, sent_s, ended_s = ends.times_s()
-    statuses = ends.statuses()
-    is_open = isinstance(chosen.loop, plan.Open)
-    by_s = intended_s if is_open else ended_s
-    measured = (by_s >= period.measured_from_s) & (by_s <= period.ended_s)
-    is_ok = statuses == ledger.OK
-    latency_s = ended_s - intended_s
-    good = is_ok & (latency_s <= (chosen.deadline_s or np.inf))
-    rate_per_s, good_per_s = (_rate_per_s(ended_s[which], period) for which in (is_ok, good))
-    wall_s = float(ended_s.max() - sent_s.min()) if len(ends) else 0.0
-    names, counts = np.unique(statuses[measured], return_counts=True)
+    rate_per_s, good_per_s = (
+        answers.rate_per_s(period.measured_from_s, period.ended_s) for answers in (counted.answered, counted.good)
+    )
+    width_s = tally.window_s(chosen)
+    full = [counted.windows.get(number, tally.Window()) for number in range(int(period.measured_s / width_s + 1e-6))]
     return Result(
         plan=_plain(chosen),
-        measured_s=period.ended_s - period.measured_from_s,
-        counts=dict(zip(names.tolist(), counts.tolist(), strict=True)),
-        sentences=dict(ends.sentences),
+        measured_s=period.measured_s,
+        counts=dict(sorted(counted.counts.items())),
+        sentences=dict(counted.sentences),
         images_per_s=rate_per_s * chosen.images_per_request,
         requests_per_s=rate_per_s,
         good_images_per_s=good_per_s * chosen.images_per_request,
-        in_time=int((good & measured).sum()),
-        latency=_latency(latency_s[is_ok & measured]),
-        seconds=_seconds(intended_s, ended_s, is_ok, period),
-        whole=Whole(len(ends), int(is_ok.sum()) * chosen.images_per_request, wall_s, _latency(latency_s[is_ok])),
+        in_time=counted.in_time,
+        latency=latency(counted.measured),
+        from_sent=latency(counted.from_sent),
+        confidence=confidence.of(full, width_s, counted.measured),
+        windows=_windows(chosen, counted, period, width_s),
+        bars=tuple(counted.measured.bars(BARS_PER_DOUBLING)),
+        whole=_whole(chosen, counted),
         server=_server(beside.before, beside.after),
-        generator=_generator(beside.cpu_s, (sent_s - intended_s)[statuses != ledger.NOT_SENT], period, len(ends)),
+        stages=beside.stages,
+        generator=_generator(beside.cpu_s, counted, period),
         request_bytes=beside.request_bytes,
         answer_bytes=beside.answer_bytes,
+        machine=beside.machine,
+        served_by=beside.served_by,
     )
+
+
+def latency(counted: histogram.Histogram) -> Latency | None:
+    """Return the percentiles; None of nothing."""
+    if not len(counted):
+        return None
+    p50_s, p90_s, p99_s, p999_s, max_s = counted.quantiles_s(_QUANTILES)
+    return Latency(p50_s, p90_s, p99_s, p999_s, max_s, counted.mean_s)
 
 
 def _plain(chosen: plan.Plan) -> dict[str, Any]:
@@ -159,45 +196,31 @@ def _plain(chosen: plan.Plan) -> dict[str, Any]:
     return {**fields, "loop": {"kind": kind, **fields["loop"]}}
 
 
-def _rate_per_s(answered_s: NDArray[np.float64], period: Period) -> float:
-    """Answers per second from the end of one burst to the end of another; the window's where there are too few."""
-    edge_s = _EDGE * (period.ended_s - period.measured_from_s)
-    first = _burst_end(answered_s, period.measured_from_s, period.measured_from_s + edge_s)
-    last = _burst_end(answered_s, period.ended_s - edge_s, period.ended_s)
-    if first is not None and last is not None and answered_s[last] > answered_s[first]:
-        return float((last - first) / (answered_s[last] - answered_s[first]))
-    inside = (answered_s >= period.measured_from_s) & (answered_s <= period.ended_s)
-    return float(inside.sum() / max(period.ended_s - period.measured_from_s, 1e-9))
+def _whole(chosen: plan.Plan, counted: tally.Tally) -> Whole:
+    wall_s = counted.last_ended_s - counted.first_sent_s
+    return Whole(
+        requests=counted.all_counts.total(),
+        images_ok=counted.all_counts["OK"] * chosen.images_per_request,
+        wall_s=wall_s if math.isfinite(wall_s) else 0.0,
+        latency=latency(counted.whole),
+    )
 
 
-def _burst_end(answered_s: NDArray[np.float64], from_s: float, to_s: float) -> int | None:
-    """The answer in a part of the window after which nothing came for longest: the end of a burst."""
-    start, stop = np.searchsorted(answered_s, (from_s, to_s))
-    gaps_s = np.diff(answered_s[start : stop + 1])
-    return int(start + gaps_s.argmax()) if len(gaps_s) else (int(start) if stop > start else None)
-
-
-def _latency(latency_s: NDArray[np.float64]) -> Latency | None:
-    if not len(latency_s):
-        return None
-    return Latency(*(float(value) for value in np.percentile(latency_s, (50, 90, 99, 99.9, 100))))
-
-
-def _seconds(
-    intended_s: NDArray[np.float64], ended_s: NDArray[np.float64], is_ok: NDArray[np.bool_], period: Period
-) -> tuple[Second, ...]:
-    """One entry for each whole or begun second of the measured time."""
-    seconds = []
-    for second in range(int(np.ceil(period.ended_s - period.measured_from_s))):
-        from_s = period.measured_from_s + second
-        meant = (intended_s >= from_s) & (intended_s < from_s + 1)
-        ended = (ended_s >= from_s) & (ended_s < from_s + 1)
-        latency = _latency((ended_s - intended_s)[ended & is_ok])
-        p50_s, p99_s = (latency.p50_s, latency.p99_s) if latency else (None, None)
-        seconds.append(
-            Second(second, int(meant.sum()), int((ended & is_ok).sum()), int((ended & ~is_ok).sum()), p50_s, p99_s)
+def _windows(chosen: plan.Plan, counted: tally.Tally, period: Period, width_s: float) -> tuple[Window, ...]:
+    """One entry for each whole or begun window of the measured time."""
+    windows = []
+    for number in range(math.ceil(period.measured_s / width_s - 1e-6)):
+        window = counted.windows.get(number, tally.Window())
+        from_s = number * width_s
+        own_s = min(width_s, period.measured_s - from_s)
+        p50_s, p99_s = window.latency.quantiles_s((0.5, 0.99)) if window.ok else (None, None)
+        offered = (
+            arrivals.rate_per_s(chosen.loop, chosen.warmup_s + from_s + own_s / 2, chosen.warmup_s)
+            if isinstance(chosen.loop, plan.Open)
+            else None
         )
-    return tuple(seconds)
+        windows.append(Window(from_s, own_s, offered, window.intended, window.ok, window.failed, p50_s, p99_s))
+    return tuple(windows)
 
 
 def _server(before: target.Counts, after: target.Counts) -> Server | None:
@@ -226,10 +249,13 @@ def _mean_s(before: target.Counts, after: target.Counts, stage: str) -> float:
     return (ns - ns_before) / 1e9 / (count - count_before) if count > count_before else 0.0
 
 
-def _generator(cpu_s: float, lag_s: NDArray[np.float64], period: Period, requests: int) -> Generator:
+def _generator(cpu_s: tuple[float, ...], counted: tally.Tally, period: Period) -> Generator:
+    wall_s = max(period.ended_s - period.started_s, 1e-9)
     return Generator(
-        cpu_s=cpu_s,
-        cpu_s_per_request=cpu_s / max(requests, 1),
-        busy_cores=cpu_s / max(period.ended_s - period.started_s, 1e-9),
-        lag_p99_s=float(np.percentile(lag_s, 99)) if len(lag_s) else 0.0,
+        processes=len(cpu_s),
+        cpu_s=sum(cpu_s),
+        cpu_s_per_request=sum(cpu_s) / max(counted.all_counts.total(), 1),
+        busy_cores=sum(cpu_s) / wall_s,
+        busiest=max(cpu_s, default=0.0) / wall_s,
+        lag_p99_s=counted.lag.quantiles_s((0.99,))[0] if len(counted.lag) else 0.0,
     )

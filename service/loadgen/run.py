@@ -1,96 +1,113 @@
-"""One load run from beginning to end: connect, prepare, try once, load, count.
+"""Load runs from beginning to end: connect, prepare, try once; then load and count, as often as asked.
 
 Path: plan and source → **run** → result.
 """
 
 import asyncio
+import contextlib
 import dataclasses
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from service.loadgen import ledger, payloads, plan, result, senders, target, traffic
+from service.loadgen import generator, machine, payloads, plan, processes, result, scrape, target
 
 Source = Callable[[target.Described], list[bytes]]
 """Makes the request messages once it is known what the model takes."""
 
-WATCH_EVERY_S = 0.2
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is, while it runs: seconds since its beginning, of how many; requests ended so far."""
+class Means:
+    """What a load is made with: processes, the cores they keep to (in turn; none: any), the server's /metrics."""
 
-    elapsed_s: float
-    all_s: float
-    ok: int
-    failed: int
-
-
-Watch = Callable[[Progress], None]
+    processes: int = 1
+    cpus: Sequence[int] = ()
+    metrics_url: str | None = None
 
 
-class Run:
-    """A run: `measure` once; `stop` ends it early, with what was measured so far.
+ALONE = Means()
+"""This process, anywhere, without metrics."""
 
-    Mutable state: the traffic, and whether a stop came before it began; touched only on the event loop.
+
+def ignore(progress: generator.Progress) -> None:
+    """Watch nothing."""
+
+
+class Session:
+    """A server that was tried and a generator that is ready: `measure` as often as wanted, one at a time.
+
+    Mutable state: whether a stop was asked for; touched only on the event loop.
     """
 
-    def __init__(self, chosen: plan.Plan, source: Source) -> None:
-        self._plan = chosen
-        self._source = source
-        self._traffic: traffic.Traffic | None = None
-        self._is_stopped = False
+    def __init__(
+        self, server: target.Target, made: generator.Generator, facts: tuple[int, int, str], metrics_url: str | None
+    ) -> None:
+        self._server = server
+        self._generator = made
+        self._request_bytes, self._answer_bytes, self._served_by = facts
+        self._metrics_url = metrics_url
+        self.is_stopped = False
 
     def stop(self) -> None:
-        """Send no more."""
-        self._is_stopped = True
-        if self._traffic is not None:
-            self._traffic.stop()
+        """Send no more; whoever measures looks at `is_stopped` before the next run."""
+        self.is_stopped = True
+        self._generator.stop()
 
-    async def measure(self, watch: Watch = lambda progress: None) -> result.Result:
-        """Run the plan; `watch` hears how far it is.
+    def cut(self) -> None:
+        """End the run under way, and only that."""
+        self._generator.stop()
+
+    async def measure(self, chosen: plan.Plan, watch: generator.Watch = ignore) -> result.Result:
+        """Run a plan; `watch` hears how far it is.
 
         Raises:
-            StartupError: no server, no such model, a source that does not fit it, or a first request that fails.
+            StartupError: the server's metrics cannot be read, or a process of the generator ended.
         """
-        server = target.Target(self._plan.address, self._plan.model)
-        try:
-            requests = self._source(await server.describe())
-            answer = await server.probe(requests[0], self._plan.give_up_s)
-            before = await server.counts()
-            cpu_before_s = time.process_time()
-            ends, period = await self._load(server, requests, watch)
-            cpu_s = time.process_time() - cpu_before_s
-            after = await server.counts()
-        finally:
-            await server.close()
-        beside = result.Beside(before, after, cpu_s, len(requests[0]), len(answer))
-        return result.of(self._plan, ends, period, beside)
+        described = machine.describe(chosen.address)
+        before, stages_before = await self._server.counts(), await self._stages(chosen.model)
+        counted = await self._generator.generate(chosen, watch)
+        after, stages_after = await self._server.counts(), await self._stages(chosen.model)
+        beside = result.Beside(
+            before, after, counted.cpu_s, self._request_bytes, self._answer_bytes, described, self._served_by,
+            scrape.between(stages_before, stages_after),
+        )  # fmt: skip
+        return result.of(chosen, counted.tally, counted.period, beside)
 
-    async def _load(
-        self, server: target.Target, requests: list[bytes], watch: Watch
-    ) -> tuple[ledger.Ledger, result.Period]:
-        ends = ledger.Ledger()
-        sender = senders.sender(self._plan, server.channel, requests, ends)
-        self._traffic = traffic.Traffic(self._plan, sender, ends)
-        if self._is_stopped:
-            self._traffic.stop()
-        watching = asyncio.create_task(self._watch(ends, watch))
-        try:
-            await self._traffic.run()
-        finally:
-            watching.cancel()
-            await sender.close()
-        times = self._traffic
-        return ends, result.Period(times.started_s, min(times.measured_from_s, times.ends_s), times.ends_s)
+    async def _stages(self, model: str) -> dict[str, scrape.Counted]:
+        if self._metrics_url is None:
+            return {}
+        return await asyncio.to_thread(scrape.read, self._metrics_url, model)
 
-    async def _watch(self, ends: ledger.Ledger, watch: Watch) -> None:
-        started_s = time.monotonic()
-        all_s = self._plan.warmup_s + self._plan.duration_s
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            ok = ends.counts[ledger.OK]
-            watch(Progress(time.monotonic() - started_s, all_s, ok, len(ends) - ok))
+
+@contextlib.asynccontextmanager
+async def session(chosen: plan.Plan, source: Source, means: Means = ALONE) -> AsyncIterator[Session]:
+    """Connect, ask what the model takes, send one request, start the processes.
+
+    Raises:
+        StartupError: no server, no such model, a source that does not fit it, or a first request that fails.
+    """
+    server = target.Target(chosen.address, chosen.model)
+    try:
+        requests = source(await server.describe())
+        answer = await server.probe(requests[0], chosen.give_up_s)
+        facts = (len(requests[0]), len(answer), await server.name())
+        async with _generator(chosen, server, requests, means) as made:
+            yield Session(server, made, facts, means.metrics_url)
+    finally:
+        await server.close()
+
+
+@contextlib.asynccontextmanager
+async def _generator(
+    chosen: plan.Plan, server: target.Target, requests: list[bytes], means: Means
+) -> AsyncIterator[generator.Generator]:
+    if means.processes == 1:
+        yield generator.Here(server.channel, requests)
+        return
+    several = processes.Processes(chosen.address, requests, means.processes, means.cpus)
+    try:
+        await several.start()
+        yield several
+    finally:
+        await several.close()
 
 
 def images(files: list[bytes], chosen: plan.Plan) -> Source:

@@ -20,9 +20,25 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),  # a refusal is counted, not sent again behind our back
     ("grpc.use_local_subchannel_pool", 1),
+    # All addresses of a name get their share, not the first alone: a headless Service is one name for all replicas.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 ]
 
 _ASK_WITHIN_S = 10.0
+
+_SERVE_HINT = "is `fovea serve` running and ready there?"
+_TLS_HINT = "if it is up, it may want TLS, which is not what it was spoken to with"
+
+
+def _speaks_tls(details: str) -> bool:
+    """Whether a connection came about and was then given up: so does a TLS server that hears plain text."""
+    return any(words in details for words in ("Socket closed", "Connection reset", "failed to receive", "SETTINGS"))
+
+
+def _is_for_good(error: grpc.aio.AioRpcError) -> bool:
+    """Whether gRPC found the message too large. A deadline that is too short is for good, too, but measured."""
+    return "larger than max" in (error.details() or "")
+
 
 # Says that the server is busy, or the deadline short: that is measured, and no mistake.
 _BUSY = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED})
@@ -55,6 +71,18 @@ class Counts:
     batches: Mapping[int, int]
 
 
+def of_answers(model: str, metadata: Any, config: Any) -> Described:
+    """Return what a model takes, from the answers to ModelMetadata and ModelConfig."""
+    first = 1 if config.max_batch_size else 0
+    inputs = tuple(Tensor(one.name, one.datatype, tuple(one.shape)[first:]) for one in metadata.inputs)
+    return Described(model, inputs, metadata.properties.get("image_input", ""), config.max_batch_size)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """Return a channel as every process of the generator opens it."""
+    return grpc.aio.insecure_channel(address, _OPTIONS)
+
+
 class Target:
     """One server and one of its models.
 
@@ -64,7 +92,7 @@ class Target:
     def __init__(self, address: str, model: str) -> None:
         self._address = address
         self._model = model
-        self.channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        self.channel = open_channel(address)
 
     async def close(self) -> None:
         """Close the channel; open calls are cut off."""
@@ -77,11 +105,15 @@ class Target:
             StartupError: no server there, no such model, or it is not ready.
         """
         metadata = await self._ask("ModelMetadata")
-        config = (await self._ask("ModelConfig")).config
-        first = 1 if config.max_batch_size else 0
-        inputs = tuple(Tensor(one.name, one.datatype, tuple(one.shape)[first:]) for one in metadata.inputs)
-        image_input = metadata.properties.get("image_input", "")
-        return Described(self._model, inputs, image_input, config.max_batch_size)
+        return of_answers(self._model, metadata, (await self._ask("ModelConfig")).config)
+
+    async def name(self) -> str:
+        """Ask for the server's name and version; empty where it does not say."""
+        try:
+            metadata = await self._ask("ServerMetadata")
+        except errors.StartupError:  # only a line of the report
+            return ""
+        return f"{metadata.name} {metadata.version}".strip()
 
     async def probe(self, request: bytes, give_up_s: float) -> bytes:
         """Send one request and return the answer's bytes, so that a mistake shows before the load does.
@@ -95,7 +127,7 @@ class Target:
         try:
             answer: bytes = await call(request, timeout=give_up_s)
         except grpc.aio.AioRpcError as error:
-            if error.code() in _BUSY:
+            if error.code() in _BUSY and not _is_for_good(error):
                 return b""
             raise errors.StartupError(f"the first request failed: {self._explain(error)}") from error
         outputs = inference_pb2.ModelInferResponse.FromString(answer)
@@ -125,12 +157,14 @@ class Target:
             request_serializer=getattr(inference_pb2, f"{method}Request").SerializeToString,
             response_deserializer=getattr(inference_pb2, f"{method}Response").FromString,
         )
+        fields = {} if method == "ServerMetadata" else {"name": self._model}
         try:
-            return await call(getattr(inference_pb2, f"{method}Request")(name=self._model), timeout=_ASK_WITHIN_S)
+            return await call(getattr(inference_pb2, f"{method}Request")(**fields), timeout=_ASK_WITHIN_S)
         except grpc.aio.AioRpcError as error:
             raise errors.StartupError(self._explain(error)) from error
 
     def _explain(self, error: grpc.aio.AioRpcError) -> str:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return f"no answer from {self._address}: {error.details()}; is `fovea serve` running and ready there?"
+            hint = _TLS_HINT if _speaks_tls(error.details() or "") else _SERVE_HINT
+            return f"no answer from {self._address}: {error.details()}; {hint}"
         return f"{self._address} says {error.code().name}: {error.details()}"

@@ -4,12 +4,11 @@ Path: plan → **traffic** → senders.
 """
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
-from service.loadgen import ledger, plan, senders
+from service.loadgen import arrivals, ledger, plan, senders
 
 _SENT_AT_ONCE = 8
 """Overdue requests that go out before the event loop may take answers again."""
@@ -29,11 +28,11 @@ _LAST_ANSWERS_S = 1.0
 class Traffic:
     """The requests of one run: started, timed, stopped, and waited for.
 
-    Mutable state: the number of the next request, the tasks under way, `started_s`, and when sending ends
-    (`stop` makes it now); touched only on the event loop.
+    Mutable state: the number of the next request, the tasks under way, and when sending ends (`stop` makes it
+    now); touched only on the event loop.
     """
 
-    def __init__(self, chosen: plan.Plan, sender: senders.Sender, ends: ledger.Ledger) -> None:
+    def __init__(self, chosen: plan.Plan, sender: senders.Sender, ends: ledger.Ledger, started_s: float) -> None:
         self._plan = chosen
         self._sender = sender
         self._ends = ends
@@ -42,7 +41,8 @@ class Traffic:
         self._first_measured: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self.started_s = self.ends_s = 0.0
+        self.started_s = started_s
+        self.ends_s = self.measured_from_s + chosen.duration_s
 
     @property
     def measured_from_s(self) -> float:
@@ -51,21 +51,24 @@ class Traffic:
 
     def stop(self) -> None:
         """Send no more from now on."""
-        self.ends_s = min(self.ends_s, time.monotonic())
+        self._end()
         self._stopped.set()
 
     async def run(self) -> None:
         """Send for the plan's time or count, then wait for the answers, at most `give_up_s`."""
-        self.started_s = time.monotonic()
-        self.ends_s = self.measured_from_s + self._plan.duration_s
+        self._ends.ends_at(self.ends_s)
         if isinstance(self._plan.loop, plan.Closed):
             for _ in range(self._plan.loop.concurrency):
                 self._start(self._caller())
             await self._wait(self.ends_s - self.started_s)
         else:
             await self._arrive(self._plan.loop)
-        self.ends_s = min(self.ends_s, time.monotonic())
+        self._end()
         await self._finish()
+
+    def _end(self) -> None:
+        self.ends_s = min(self.ends_s, time.monotonic())
+        self._ends.ends_at(self.ends_s)
 
     async def _caller(self) -> None:
         while self._may_send(now_s := time.monotonic()):
@@ -82,10 +85,10 @@ class Traffic:
             self._first_measured = self._next
         return self._plan.requests_max is None or self._next - self._first_measured < self._plan.requests_max
 
-    async def _arrive(self, arrivals: plan.Open) -> None:
+    async def _arrive(self, loop: plan.Open) -> None:
         """Send each request at its time. What is overdue goes out at once, still counted from its time."""
         at_once = 0
-        for intended_s in _times_s(arrivals, self.started_s):
+        for intended_s in arrivals.times_s(loop, self.started_s, self._plan.warmup_s):
             while (wait_s := intended_s - time.monotonic()) > 0 and not self._stopped.is_set():
                 at_once = 0
                 await asyncio.sleep(min(wait_s, _NAP_S))
@@ -94,13 +97,13 @@ class Traffic:
                 await asyncio.sleep(0)
             if not self._may_send(intended_s):
                 return
-            self._send(intended_s, arrivals)
+            self._send(intended_s, loop)
 
-    def _send(self, intended_s: float, arrivals: plan.Open) -> None:
+    def _send(self, intended_s: float, loop: plan.Open) -> None:
         now_s = time.monotonic()
         self._next += 1
         is_late = now_s - intended_s > _LATE_SHARE * (self._plan.deadline_s or _LATE_S / _LATE_SHARE)
-        if is_late or now_s >= self.ends_s or len(self._tasks) >= arrivals.outstanding_max:
+        if is_late or len(self._tasks) >= loop.outstanding_max:
             self._ends.ended(intended_s, now_s, now_s, ledger.NOT_SENT)
         else:
             self._start(self._sender.send(self._next - 1, intended_s))
@@ -138,17 +141,3 @@ class Traffic:
         await asyncio.gather(*rest, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
-
-
-def _times_s(arrivals: plan.Open, started_s: float) -> Iterator[float]:
-    """When requests arrive, without end."""
-    source = random.Random(arrivals.seed)
-    gap_s: Callable[[], float] = (
-        (lambda: source.expovariate(arrivals.rate_per_s))
-        if arrivals.arrivals == "poisson"
-        else (lambda: 1 / arrivals.rate_per_s)
-    )
-    now_s = started_s
-    while True:
-        now_s += gap_s()
-        yield now_s

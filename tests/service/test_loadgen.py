@@ -1,8 +1,10 @@
 """The load generator without a server: what it sends, when, and how its figures are computed."""
 
 import asyncio
+import dataclasses
 import itertools
 import pathlib
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from protos import inference_pb2
 from service import errors
-from service.loadgen import ledger, payloads, plan, result, target, traffic
+from service.loadgen import ledger, machine, payloads, plan, result, tally, target, traffic
 
 CLASSIFIER = target.Described("net", (target.Tensor("image", "UINT8", (4, 5, 3)),), "image", 8)
 NO_PARAMETERS = payloads.Parameters(None, 0)
@@ -26,7 +28,8 @@ def parsed(request: bytes) -> inference_pb2.ModelInferRequest:
 
 
 def beside(before: target.Counts = NO_COUNTS, after: target.Counts = NO_COUNTS) -> result.Beside:
-    return result.Beside(before, after, cpu_s=1.0, request_bytes=10, answer_bytes=20)
+    described = machine.describe("nowhere:1")
+    return result.Beside(before, after, cpu_s=(1.0,), request_bytes=10, answer_bytes=20, machine=described)
 
 
 class Immediately:
@@ -57,9 +60,10 @@ class Immediately:
 
 
 async def sent(chosen: plan.Plan, *, answers: bool = True) -> tuple[Immediately, ledger.Ledger]:
-    ends = ledger.Ledger()
+    started_s = time.monotonic()
+    ends = ledger.Ledger(tally.frame(chosen, started_s))
     sender = Immediately(ends, answers=answers)
-    await traffic.Traffic(chosen, sender, ends).run()
+    await traffic.Traffic(chosen, sender, ends, started_s).run()
     return sender, ends
 
 
@@ -170,37 +174,47 @@ async def test_requests_over_the_bound_of_unanswered_ones_are_counted_not_sent()
     assert ends.counts == {ledger.NOT_SENT: 15, ledger.CANCELLED: 5}
 
 
-def figures(chosen: plan.Plan, ends: ledger.Ledger, period: result.Period, **counts: target.Counts) -> result.Result:
-    return result.of(chosen, ends, period, beside(**counts))
+def figures(
+    chosen: plan.Plan, entries: Sequence[tuple[float, float, str]], period: result.Period, **counts: target.Counts
+) -> result.Result:
+    return result.of(chosen, filled(chosen, entries, period).tally(), period, beside(**counts))
 
 
-def filled(entries: Sequence[tuple[float, float, str]]) -> ledger.Ledger:
-    ends = ledger.Ledger()
+def filled(chosen: plan.Plan, entries: Sequence[tuple[float, float, str]], period: result.Period) -> ledger.Ledger:
+    """Requests that were meant, ended, and how; in a run of that period."""
+    planned = dataclasses.replace(chosen, warmup_s=period.measured_from_s - period.started_s)
+    ends = ledger.Ledger(tally.frame(planned, period.started_s))
+    ends.ends_at(period.ended_s)
     for intended_s, ended_s, status in sorted(entries, key=lambda entry: entry[1]):
         ends.ended(intended_s, intended_s, ended_s, status)
     return ends
 
 
 def test_latency_counts_from_the_intended_time_and_not_from_the_late_sending() -> None:
-    ends = ledger.Ledger()
+    chosen, period = made(plan.Open(1.0)), result.Period(0, 0, 3)
+    ends = ledger.Ledger(tally.frame(chosen, 0.0))
     ends.ended(1.0, 1.9, 2.0, ledger.OK)
-    latency = figures(made(plan.Open(1.0)), ends, result.Period(0, 0, 3)).latency
-    assert latency is not None
-    assert latency.p50_s == latency.max_s == pytest.approx(1.0)
+    measured = result.of(chosen, ends.tally(), period, beside())
+    assert measured.latency is not None
+    assert measured.latency.p50_s == measured.latency.max_s == pytest.approx(1.0)
+    assert measured.from_sent is not None
+    assert measured.from_sent.max_s == pytest.approx(0.1)
+    assert measured.generator.lag_p99_s == pytest.approx(0.9)
 
 
 def test_percentiles_by_hand() -> None:
-    ends = filled([(0.0, number / 1000, ledger.OK) for number in range(1, 1002)])
-    latency = figures(made(plan.Open(1.0)), ends, result.Period(0, 0, 2)).latency
+    entries = [(0.0, number / 1000, ledger.OK) for number in range(1, 1002)]
+    latency = figures(made(plan.Open(1.0)), entries, result.Period(0, 0, 2)).latency
     assert latency is not None
-    assert (latency.p50_s, latency.p90_s, latency.p99_s, latency.p999_s, latency.max_s) == pytest.approx(
-        (0.501, 0.901, 0.991, 1.0, 1.001)
+    assert (latency.p50_s, latency.p90_s, latency.p99_s, latency.p999_s) == pytest.approx(
+        (0.501, 0.901, 0.991, 1.0), rel=0.003
     )
+    assert (latency.max_s, latency.mean_s) == pytest.approx((1.001, 0.501))
 
 
 def test_the_warm_up_is_not_measured_and_statuses_are_counted() -> None:
     entries = [(0.5, 0.6, "OK"), (1.5, 1.6, "OK"), (1.6, 1.7, "UNAVAILABLE"), (2.5, 2.6, "OK")]
-    measured = figures(made(plan.Open(1.0)), filled(entries), result.Period(0, 1, 2))
+    measured = figures(made(plan.Open(1.0)), entries, result.Period(0, 1, 2))
     assert measured.counts == {"OK": 1, "UNAVAILABLE": 1}
     assert (measured.whole.requests, measured.whole.images_ok) == (4, 3)
     assert measured.whole.wall_s == pytest.approx(2.1)
@@ -210,7 +224,7 @@ def test_the_warm_up_is_not_measured_and_statuses_are_counted() -> None:
 
 def test_goodput_leaves_out_answers_after_the_deadline() -> None:
     entries = [(number / 10, number / 10 + (0.05 if number % 2 else 0.5), "OK") for number in range(100)]
-    measured = figures(made(plan.Open(10.0), deadline_s=0.1), filled(entries), result.Period(0, 0, 10))
+    measured = figures(made(plan.Open(10.0), deadline_s=0.1), entries, result.Period(0, 0, 10))
     assert measured.in_time == 50
     assert measured.images_per_s == pytest.approx(10, rel=0.05)
     assert measured.good_images_per_s == pytest.approx(5, rel=0.05)
@@ -219,19 +233,22 @@ def test_goodput_leaves_out_answers_after_the_deadline() -> None:
 def test_a_rate_is_right_although_answers_come_in_bursts_that_the_window_cuts() -> None:
     # 16 answers every 0.4 s are 40/s; the plain count of this window would say 48/s.
     entries = [(0.0, 0.4 * burst + 1e-4 * number, "OK") for burst in range(12) for number in range(16)]
-    measured = figures(made(plan.Closed(16)), filled(entries), result.Period(0, 0.39, 4.01))
+    measured = figures(made(plan.Closed(16)), entries, result.Period(0, 0.39, 4.01))
     assert measured.images_per_s == pytest.approx(40, rel=0.001)
 
 
-def test_each_second_has_its_entry() -> None:
+def test_each_window_has_its_entry() -> None:
     entries = [(0.1, 0.3, "OK"), (0.2, 0.4, "ABORTED"), (0.9, 1.1, "OK"), (1.2, 1.6, "OK")]
-    seconds = figures(made(plan.Open(1.0)), filled(entries), result.Period(0, 0, 1.7)).seconds
-    assert [(one.second, one.intended, one.ok, one.failed) for one in seconds] == [(0, 3, 1, 1), (1, 1, 2, 0)]
-    assert seconds[0].p50_s == pytest.approx(0.2)
+    chosen = made(plan.Open(100.0), duration_s=60.0)
+    windows = figures(chosen, entries, result.Period(0, 0, 1.7)).windows
+    assert [(one.from_s, one.width_s, one.intended, one.ok, one.failed) for one in windows] == [
+        (0.0, 1.0, 3, 1, 1), (1.0, pytest.approx(0.7), 1, 2, 0),
+    ]  # fmt: skip
+    assert windows[0].p50_s == pytest.approx(0.2)
 
 
 def test_a_run_without_any_answer_has_figures_too() -> None:
-    measured = figures(made(plan.Closed(1)), ledger.Ledger(), result.Period(0, 0, 1))
+    measured = figures(made(plan.Closed(1)), [], result.Period(0, 0, 1))
     assert (measured.images_per_s, measured.latency, measured.counts, measured.server) == (0, None, {}, None)
 
 
@@ -240,7 +257,7 @@ def test_the_server_s_stages_are_means_of_what_was_added() -> None:
     before = target.Counts(dict.fromkeys(names, (10, 10_000)), {4: 2})
     after = target.Counts(dict(zip(names, ((14, 10_000 + 4_000 * n) for n in range(1, 6)), strict=True)), {4: 3, 2: 1})
     server = figures(
-        made(plan.Closed(1)), ledger.Ledger(), result.Period(0, 0, 1), before=before, after=after
+        made(plan.Closed(1)), [], result.Period(0, 0, 1), before=before, after=after
     ).server  # fmt: skip
     assert server == result.Server(
         queue_s=pytest.approx(2e-6), compute_input_s=pytest.approx(3e-6), compute_infer_s=pytest.approx(4e-6),
@@ -249,7 +266,7 @@ def test_the_server_s_stages_are_means_of_what_was_added() -> None:
 
 
 def test_sentences_are_counted_without_their_numbers_and_their_kinds_are_bounded() -> None:
-    ends = ledger.Ledger()
+    ends = ledger.Ledger(tally.frame(made(plan.Closed(1)), 0.0))
     for number in range(10):
         ends.ended(0, 0, 1, "RESOURCE_EXHAUSTED", f"{number} wait; try again in {number}.5 ms")
     for letters in itertools.islice(itertools.permutations("abcdef"), 200):

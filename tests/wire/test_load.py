@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import tritonclient.grpc as triton
 
 from protos import inference_pb2
 from service import errors
-from service.loadgen import ledger, payloads, plan, result, run, senders, traffic
+from service.loadgen import ledger, payloads, plan, result, run, senders, tally, traffic
 from tests.conftest import RunningServer
 
 LOAD = [sys.executable, "-m", "service.load_cli"]
@@ -29,8 +30,10 @@ def made(address: str, **fields: Any) -> plan.Plan:
     return plan.Plan(address, "lenet5", **{**chosen, **fields})
 
 
-async def measured(chosen: plan.Plan, files: list[bytes] | None = None) -> result.Result:
-    return await run.Run(chosen, run.images(files, chosen) if files else run.pixels(chosen)).measure()
+async def measured(chosen: plan.Plan, files: list[bytes] | None = None, means: run.Means = run.ALONE) -> result.Result:
+    source = run.images(files, chosen) if files else run.pixels(chosen)
+    async with run.session(chosen, source, means) as opened:
+        return await opened.measure(chosen)
 
 
 @pytest.mark.parametrize("streams", [0, 3])
@@ -82,11 +85,12 @@ async def described(address: str) -> Any:
 
 async def sent(chosen: plan.Plan, requests: list[bytes]) -> ledger.Ledger:
     """Run the traffic alone, without the questions before and after."""
-    ends = ledger.Ledger()
+    started_s = time.monotonic()
+    ends = ledger.Ledger(tally.frame(chosen, started_s))
     async with grpc.aio.insecure_channel(chosen.address) as channel:
         sender = senders.sender(chosen, channel, requests, ends)
         try:
-            await traffic.Traffic(chosen, sender, ends).run()
+            await traffic.Traffic(chosen, sender, ends, started_s).run()
         finally:
             await sender.close()
     return ends
