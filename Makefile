@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check serve protos bench bench-engine bench-export bench-gpu clean
+.PHONY: help install demo test test-all check serve protos bench bench-engine bench-export bench-gpu images-check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-export: $(READY)  ## measure exported graphs beside PyTorch, the TorchScri
 
 bench-gpu:  ## limits and service on CUDA; needs only onnxruntime-gpu, onnx, grpcio, numpy in PYTHON
 	$(PYTHON) -m tests.bench.bench_gpu
+
+images-check: $(READY)  ## build the images without Docker, serve from them (root, Debian; DEVICES="cpu cuda" for both)
+	$(BIN)/python -m deploy.docker.check --devices $(or $(DEVICES),cpu)
 
 clean:  ## remove everything that the other verbs made
 	rm -rf $(VENV) build models .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

@@ -1,9 +1,12 @@
-"""deploy/docker: what can be said about the images without building them."""
+"""deploy/docker: what can be said about the images without building them. `make images-check` builds them."""
 
-import importlib.util
+import http.server
 import json
 import pathlib
 import re
+import subprocess
+import sys
+import threading
 import tomllib
 from types import ModuleType
 from typing import Any
@@ -14,14 +17,10 @@ DEVICES = ["cpu", "cuda"]
 
 
 @pytest.fixture(scope="module")
-def dependencies(root: pathlib.Path) -> ModuleType:
-    path = root / "deploy/docker/dependencies.py"
-    spec = importlib.util.spec_from_file_location("image_dependencies", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def dependencies() -> ModuleType:
+    from deploy.docker import dependencies
+
+    return dependencies
 
 
 def copied_sources(dockerfile: list[Any]) -> list[str]:
@@ -32,15 +31,14 @@ def copied_sources(dockerfile: list[Any]) -> list[str]:
 # --- the image ----------------------------------------------------------------------------------------------
 
 
-def test_stages_share_one_tagged_base(dockerfile: list[Any]) -> None:
-    """The environment links to the base's Python, so the last stage needs the same one."""
-    sources = {i.value.split(" AS ")[0] for i in dockerfile if i.keyword == "FROM"}
-    assert sources == {"${BASE_IMAGE}"}
-    (base,) = [
-        i.value.partition("=")[2] for i in dockerfile if (i.stage, i.keyword) == ("", "ARG") and "BASE" in i.value
-    ]
-    _, _, tag = base.rpartition(":")
-    assert tag != base
+def test_bases_are_arguments_and_one_by_default(dockerfile: list[Any]) -> None:
+    """The environment links to the base's Python, so the last stage needs the same one, and is given it."""
+    sources = {i.stage: i.value.split(" AS ")[0] for i in dockerfile if i.keyword == "FROM"}
+    assert sources == {"build": "${BASE_IMAGE}", "serve": "${SERVE_IMAGE}"}
+    bases = dict(i.value.split("=") for i in dockerfile if (i.stage, i.keyword) == ("", "ARG") and "IMAGE" in i.value)
+    assert bases["SERVE_IMAGE"] == "${BASE_IMAGE}"
+    _, _, tag = bases["BASE_IMAGE"].rpartition(":")
+    assert tag != bases["BASE_IMAGE"]
     assert "latest" not in tag
 
 
@@ -62,16 +60,52 @@ def test_last_stage_installs_nothing(served: dict[str, list[str]]) -> None:
     assert served["COPY"] == ["--from=build /opt/fovea /opt/fovea"]
 
 
-def test_health_check_is_a_program_for_the_metrics_port(
-    served: dict[str, list[str]], image_environment: dict[str, str]
+def test_a_new_revision_leaves_the_large_layer_alone(dockerfile: list[Any]) -> None:
+    """What stands above a changed argument is built again; in both stages the files come first."""
+    last = [i.keyword for i in dockerfile if i.stage == "serve"]
+    revision = next(n for n, i in enumerate(i for i in dockerfile if i.stage == "serve") if "REVISION" in i.value)
+    assert last.index("COPY") < revision
+
+
+@pytest.fixture(scope="module")
+def health_check(served: dict[str, list[str]]) -> list[str]:
+    program, *arguments = json.loads(served["HEALTHCHECK"][-1].partition("CMD")[2])
+    assert program == "python3"
+    return [sys.executable, *arguments]
+
+
+def test_health_check_asks_the_metrics_port(
+    health_check: list[str], served: dict[str, list[str]], image_environment: dict[str, str]
 ) -> None:
-    command = json.loads(served["HEALTHCHECK"][-1].partition("CMD")[2])
-    assert command[:2] == ["python3", "-c"]
-    compile(command[2], "HEALTHCHECK", "exec")
-    variables = re.findall(r"os\.environ\['(\w+)'\]", command[2])
-    assert variables == ["FOVEA_METRICS_PORT"]
+    assert re.findall(r"os\.environ\['(\w+)'\]", health_check[-1]) == ["FOVEA_METRICS_PORT"]
     assert image_environment["FOVEA_METRICS_PORT"] in served["EXPOSE"][-1].split()
     assert image_environment["FOVEA_GRPC_PORT"] in served["EXPOSE"][-1].split()
+
+
+@pytest.mark.parametrize(("answer", "code"), [(200, 0), (503, 1), (404, 1)])
+def test_health_check_is_the_answer_of_readiness(health_check: list[str], answer: int, code: int) -> None:
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(answer)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {"FOVEA_METRICS_PORT": str(server.server_address[1])}
+        assert subprocess.run(health_check, env=environment, timeout=30, check=False).returncode == code
+        server.shutdown()
+    assert asked == ["/v2/health/ready"]
+
+
+def test_health_check_fails_where_nobody_listens(health_check: list[str]) -> None:
+    environment = {"FOVEA_METRICS_PORT": "9"}
+    ended = subprocess.run(health_check, env=environment, capture_output=True, timeout=30, check=False)
+    assert ended.returncode == 1
 
 
 def test_runtime_sends_no_telemetry(image_environment: dict[str, str]) -> None:
