@@ -143,6 +143,20 @@ def test_packages_are_listed_with_their_sizes(image: pathlib.Path) -> None:
     assert [(one.name, one.size) for one in contents.system_packages(image)] == [("libc6", 102400), ("bash", 7168)]
 
 
+LABELS = {
+    f"org.opencontainers.image.{name}": "1.0"
+    for name in ("title", "description", "licenses", "version", "revision", "base.name")
+}
+
+
+def test_labels_are_needed() -> None:
+    contents.check_labels(LABELS, "1.0")
+    with pytest.raises(steps.CheckFailed, match="without a value: revision"):
+        contents.check_labels(LABELS | {"org.opencontainers.image.revision": "unknown"}, "1.0")
+    with pytest.raises(steps.CheckFailed, match=r"version is 1\.0; pyproject\.toml says 2\.0"):
+        contents.check_labels(LABELS, "2.0")
+
+
 # --- the container ------------------------------------------------------------------------------------------
 
 WRITTEN: dict[str, Any] = {

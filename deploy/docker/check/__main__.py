@@ -104,9 +104,10 @@ def _check(devices: list[str], storage: str) -> None:
         small = store.take_base(files["small"])
         built = {}
         for device in devices:
-            built[device] = _build(store, f"{device}", {"DEVICE": device, "BASE_IMAGE": base})
-            arguments = {"DEVICE": device, "BASE_IMAGE": base, "SERVE_IMAGE": small}
-            built[f"{device}-small"] = _build(store, f"{device}-small", arguments)
+            built[device] = _build(store, device, {"DEVICE": device, "BASE_IMAGE": base})
+        if "cpu" in devices:  # of CUDA's gigabytes the base is too small a part
+            arguments = {"DEVICE": "cpu", "BASE_IMAGE": base, "SERVE_IMAGE": small}
+            built["cpu-small"] = _build(store, "cpu-small", arguments)
         for tag, name in built.items():
             _look_into(store, tag, name)
         repository = _repository()
@@ -119,17 +120,21 @@ def _check(devices: list[str], storage: str) -> None:
 
 
 def _build(store: images.Images, tag: str, arguments: dict[str, str]) -> str:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    name = f"localhost/fovea:{version}-{tag}"
+    name = f"localhost/fovea:{_version()}-{tag}"
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-    store.build(name, ROOT, arguments | {"VERSION": version, "REVISION": steps.output(git).strip()})
+    store.build(name, ROOT, arguments | {"VERSION": _version(), "REVISION": steps.output(git).strip()})
     return name
+
+
+def _version() -> str:
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def _look_into(store: images.Images, tag: str, name: str) -> None:
     with steps.step(f"look into {name}"):
         tree = store.mount(name)
         contents.check(tree)
+        contents.check_labels(store.configuration(name)["Labels"], _version())
         contents.report(tree, store.compressed_bytes(name), FOLDER / f"packages-{tag}.tsv")
 
 

@@ -64,6 +64,20 @@ def check(root: pathlib.Path) -> None:
         raise steps.CheckFailed("the image holds what has no business there:\n" + "\n".join(found[:20]) + more)
 
 
+def check_labels(labels: dict[str, str], version: str) -> None:
+    """Look for OCI's standard labels.
+
+    Raises:
+        CheckFailed: one is missing, empty or left at its default, or the version is another.
+    """
+    wanted = ("title", "description", "licenses", "version", "revision", "base.name")
+    given = {name: labels.get(f"org.opencontainers.image.{name}", "") for name in wanted}
+    if wrong := [name for name, value in given.items() if value in ("", "unknown")]:
+        raise steps.CheckFailed(f"labels without a value: {', '.join(wrong)}; expected one from a build argument")
+    if given["version"] != version:
+        raise steps.CheckFailed(f"label version is {given['version']}; pyproject.toml says {version}")
+
+
 def _wrong_rights(root: pathlib.Path) -> list[str]:
     """Any UID must be able to read the server, and none to change it."""
     found = []
