@@ -71,8 +71,11 @@ def remove(site: pathlib.Path, patterns: Iterable[str]) -> list[str]:
 def libraries(site: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield the ELF files of the environment."""
     for path in sorted(site.rglob("*.so*")):
-        if path.is_file() and path.read_bytes()[:4] == b"\x7fELF":
-            yield path
+        if path.is_file():
+            with path.open("rb") as file:
+                magic = file.read(4)
+            if magic == b"\x7fELF":
+                yield path
 
 
 def links(site: pathlib.Path, library: pathlib.Path) -> dict[str, pathlib.Path | None]:
