@@ -144,7 +144,7 @@ def _repository() -> pathlib.Path:
     if not (repository / "lenet5/1/evidence/golden.npz").exists():
         fovea = [sys.executable, "-m", "fovea", "export", "lenet5", "--outputs", "probabilities", "--replace"]
         with steps.step("train and export LeNet-5"):
-            steps.logged([*fovea, "--repository", str(repository)], FOLDER / "export.log", limit_s=900)
+            steps.logged([*fovea, "--repository", str(repository)], FOLDER / "export.log", limit_s=1800)
     return repository
 
 
