@@ -144,7 +144,9 @@ def _repository() -> pathlib.Path:
     if not (repository / "lenet5/1/evidence/golden.npz").exists():
         fovea = [sys.executable, "-m", "fovea", "export", "lenet5", "--outputs", "probabilities", "--replace"]
         with steps.step("train and export LeNet-5"):
-            steps.logged([*fovea, "--repository", str(repository)], FOLDER / "export.log", limit_s=1800)
+            # One thread takes 16 s of CPU. Two, on a machine with other work, wait for each other by spinning: 132 s.
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            steps.logged([*fovea, "--repository", str(repository)], FOLDER / "export.log", 1800, environment)
     return repository
 
 
