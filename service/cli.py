@@ -5,6 +5,7 @@ Path: command line → **cli** → server.
 
 import asyncio
 import inspect
+import logging
 import pathlib
 import sys
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from service import errors, logs, settings
+
+log = logging.getLogger(__name__)
 
 serve_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,12 +27,17 @@ def _serve(**flags: Any) -> None:
     """
     from service import server  # noqa: PLC0415 - loads ONNX Runtime, which --help does without
 
+    log_format = "console"
     try:
         chosen = settings.load({name: value for name, value in flags.items() if value is not None})
         logs.set_up(chosen.log_format, chosen.log_level)
+        log_format = chosen.log_format
         _event_loop_run(server.run(chosen))
     except errors.StartupError as error:
-        print(f"fovea serve: {error}", file=sys.stderr)  # noqa: T201 - also when there is no log yet
+        if log_format == "json":
+            log.critical("%s", error)
+        else:
+            print(f"fovea serve: {error}", file=sys.stderr)  # noqa: T201 - also when there is no log yet
         raise typer.Exit(1) from None
 
 

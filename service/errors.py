@@ -58,6 +58,17 @@ class SettingsError(StartupError):
     """A setting that is unknown or has a value that it cannot have."""
 
 
+class MissingExtra(StartupError):
+    """A setting needs a library that only an extra installs."""
+
+    def __init__(self, flag: str, library: str, extra: str, cause: ImportError) -> None:
+        super().__init__(
+            f"{flag} needs {library}, which cannot be imported ({cause}); "
+            f"install it with `pip install 'fovea[{extra}]'`, or leave the setting out"
+        )
+        self.extra = extra
+
+
 class PortTaken(StartupError):
     """Another process listens on the port."""
 

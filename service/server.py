@@ -8,8 +8,9 @@ import gc
 import logging
 import signal
 import threading
+from typing import TYPE_CHECKING
 
-from service import control, engine, metrics, poll, settings
+from service import control, engine, errors, metrics, poll, settings
 from service.batching import clock
 from service.images import decode, pool
 from service.metrics import occupancy
@@ -19,12 +20,19 @@ from service.wire import describe, http, passage
 from service.wire import repository as wire_repository
 from service.wire import server as grpc_server
 
+if TYPE_CHECKING:
+    from service.tracing import otlp
+
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 0.25
 """After the last answer: new calls still hear UNAVAILABLE from us, and clients read what was sent. A
 process that closes its sockets at once cuts off answers that clients have not read yet, and gRPC
 tells calls that come during its own shutdown CANCELLED, which nobody retries."""
+
+
+LAST_SPANS_S = 2.0
+"""For so long a collector may take the last spans; the process is waited for meanwhile."""
 
 
 class Server:
@@ -42,7 +50,8 @@ class Server:
             chosen.decode_threads or cores.available(), limits, decode.Mode(chosen.decode_mode)
         )
         self._watch()
-        self._way = passage.Passage(self._engine, self._decoders, self._metrics)
+        self._tracer = _tracer(chosen)
+        self._way = passage.Passage(self._engine, self._decoders, self._metrics, self._tracer)
         mode = control.Mode(chosen.model_control_mode)
         self._control = control.Control(self._engine, chosen.repository, mode, self._metrics, health=self._tell_health)
         self._poll = poll.Poll(self._control, chosen.repository_poll_s)
@@ -95,6 +104,8 @@ class Server:
         await self._grpc.close(0)
         self._http.close()
         self._decoders.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close, LAST_SPANS_S)
 
     def _watch(self) -> None:
         """Have the metrics look at what can run out beside the device, and at readiness."""
@@ -128,7 +139,26 @@ class Server:
             clock.LoopClock(asyncio.get_running_loop()),
             self._metrics,
             self._report,
+            self._tracer,
         )
+
+
+def _tracer(chosen: settings.Settings) -> "otlp.Tracer | None":
+    """What traces requests, if that is asked for.
+
+    Raises:
+        MissingExtra: OpenTelemetry is not installed.
+    """
+    if not chosen.trace_endpoint:
+        return None
+    try:
+        from service.tracing import otlp  # noqa: PLC0415 - an extra, and half a second, only for those who trace
+    except ImportError as error:
+        raise errors.MissingExtra("--trace-endpoint", "OpenTelemetry", "tracing", error) from error
+    with cores.threads_give_way():
+        tracer = otlp.Tracer(chosen.trace_endpoint, chosen.trace_ratio)
+    log.info("tracing: %g of the requests without a context, to %s", chosen.trace_ratio, chosen.trace_endpoint)
+    return tracer
 
 
 def _limits(chosen: settings.Settings) -> grpc_server.Limits:

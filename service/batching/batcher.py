@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from service import errors
-from service.batching import admission, costs, gathering, place, planner, policy, queue, slots, under_way
+from service.batching import admission, costs, gathering, place, planner, policy, queue, slots, traced, under_way
 from service.batching import clock as batching_clock
+from service.tracing import trace
 
 _GATHERING_S = 0.001
 """For so long a free device waits for what a busy event loop may still bring."""
@@ -76,6 +77,7 @@ class Batcher:
         limits: Limits,
         clock: Clock,
         observer: Observer,
+        tracer: trace.Tracer | None = None,
     ) -> None:
         self._model = model
         self._run = run
@@ -84,6 +86,7 @@ class Batcher:
         self._limits = limits
         self._clock = clock
         self._observer = observer
+        self._tracer = tracer
         self._planner = planner.Planner(rules, known)
         self._outlook = admission.Outlook(model, known, self._planner.sizes)
         self._queue: queue.Queue[place.Place] = queue.Queue()
@@ -239,9 +242,11 @@ class Batcher:
                 failure = errors.RunFailed(self._model)
                 failure.__cause__ = error
                 part.place.fail(failure)
+            traced.note_failure(self._tracer, run, self._clock.time(), error)
         else:
             self._answer(run, result)
             self._observe(run, rows, result)
+            traced.note(self._tracer, run, rows, self._clock.time(), (result.gather_s, result.run_s))
         finally:
             now_s = self._clock.time()
             self._under_way.end(run, now_s)

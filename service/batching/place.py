@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 
 from service.batching import policy, slots
+from service.tracing import trace
 
 
 class Caller(NamedTuple):
@@ -83,7 +84,7 @@ class Place:
 
     __slots__ = (
         "_answer", "_answers", "_owner", "_unanswered", "arrived_s", "caller", "deadline_s", "demoted_s", "expires_s",
-        "inputs", "is_ready", "joined_s", "level", "outputs", "samples", "shape", "whole",
+        "inputs", "is_ready", "joined_s", "level", "outputs", "samples", "shape", "trace", "whole",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, samples: int, level: int, caller: str, times: Times) -> None:
@@ -96,6 +97,8 @@ class Place:
         self.shape: Hashable = None
         self.inputs: slots.Tensors = {}
         self.outputs: frozenset[str] = frozenset()
+        self.trace: trace.Trace | None = None
+        """Where its runs are noted, if it is traced."""
         self._owner = owner
         self._answer: asyncio.Future[Answer] | None = None
         self._answers: list[tuple[int, Answer]] = []

@@ -28,6 +28,7 @@ from service.models import (
 )
 from service.models import config as model_config
 from service.runtime import cores, instances, session
+from service.tracing import trace
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Loader:
     clock: batcher.Clock
     metrics: metrics.Metrics
     progress: Progress = unheard
+    tracer: trace.Tracer | None = None
 
     def load(self, folder: repository.ModelFolder, given: Given | None = None) -> ServedModel:
         """Load one model; returns when it can serve at full speed. Blocks: call it beside the event loop.
@@ -186,6 +188,7 @@ class Loader:
             ),
             clock=self.clock,
             observer=numbers,
+            tracer=self.tracer,
         )
         watched = metrics.Watched(queue.waiting, known.expected_s, loaded.devices)
         self.metrics.add(numbers, watched)

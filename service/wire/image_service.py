@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -17,6 +17,7 @@ from protos import images_pb2
 from service import engine, errors
 from service.images import decode
 from service.models import description
+from service.tracing import trace as tracing
 from service.wire import failures, messages, passage, status, stream, verdicts
 
 SERVICE = "fovea.v1.ImageService"
@@ -49,6 +50,15 @@ VERBS = (
     Verb("Features", lambda asked: (asked.model, asked.model_version), verdicts.of_layers, verdicts.features),
     Verb("Filter", lambda asked: (asked.bank, asked.bank_version), verdicts.of_responses, verdicts.filtered),
 )
+
+
+class _Asker(NamedTuple):
+    """Who asks, how long the answer may take, and what the request is called."""
+
+    caller: str
+    remaining_s: float | None
+    method: str
+    request_id: str = ""
 
 
 class ImageService:
@@ -91,10 +101,10 @@ class ImageService:
     def _call(self, verb: Verb) -> Callable[[Any, Context], Awaitable[bytes]]:
         async def call(request: Any, context: Context) -> bytes:
             try:
-                self._way.enter()
+                self._way.enter(context)
                 try:
-                    remaining_s = context.time_remaining()
-                    answer = await self._answer(verb, request, stream.caller(context), remaining_s)
+                    asker = _Asker(stream.caller(context), context.time_remaining(), f"{SERVICE}/{verb.name}")
+                    answer = await self._answer(verb, request, asker)
                     return failures.serialized(answer)
                 finally:
                     self._way.leave()
@@ -111,8 +121,9 @@ class ImageService:
                 reply.id = request.id
                 if isinstance(request, messages.Unreadable):
                     raise request.error
-                timeout_s = request.timeout_seconds or None
-                reply.response.CopyFrom(await self._answer(verb, request.request, caller, timeout_s))
+                method = f"{SERVICE}/{verb.name}Stream"
+                asker = _Asker(caller, request.timeout_seconds or None, method, request.id)
+                reply.response.CopyFrom(await self._answer(verb, request.request, asker))
             except Exception as error:  # all of them: this is the edge
                 code, reply.failure.message = status.explain(error)
                 reply.failure.code = code.name
@@ -125,27 +136,30 @@ class ImageService:
 
         return call
 
-    async def _answer(self, verb: Verb, request: Any, caller: str, remaining_s: float | None) -> Any:
+    async def _answer(self, verb: Verb, request: Any, asker: _Asker) -> Any:
         """Answer a request, and count the outcome."""
         started_s = time.perf_counter()
         model: description.Description | None = None
+        trace: tracing.Trace | None = None
         try:
             if isinstance(request, messages.Unreadable):
                 raise request.error
+            trace = self._way.trace(asker.method, asker.request_id)
             model = self._way.model(*verb.model(request))
             wanted = verb.wanted(request, model)
-            deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
-            asked = engine.Caller(caller, 0, deadline_s)
-            passed = await self._way.through(model, asked, 1, {}, [_image(request.image, model)], frozenset(wanted))
+            deadline_s = math.inf if asker.remaining_s is None else time.monotonic() + asker.remaining_s
+            asked = engine.Caller(asker.caller, 0, deadline_s)
+            images = [_image(request.image, model)]
+            passed = await self._way.through(model, asked, 1, {}, images, frozenset(wanted), trace)
             ran_s = time.perf_counter()
             answer = await verb.answer(request, model, [(name, passed.outputs[name]) for name in wanted])
         except BaseException as error:  # cancellation too
             if isinstance(error, errors.BadImage):
                 error.field = f"image.{request.image.WhichOneof('content')}"
-            self._way.failed(model, error, started_s)
+            self._way.failed(model, error, started_s, asker.request_id, trace)
             raise
         ended_s = time.perf_counter()
-        self._way.succeeded(model, 1, passed, ended_s - ran_s, ended_s - started_s)
+        self._way.succeeded(model, 1, passed, ended_s - ran_s, ended_s - started_s, trace)
         _sign(answer.answered, model, passed, ended_s - started_s)
         return answer
 

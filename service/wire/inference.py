@@ -13,10 +13,12 @@ import grpc.aio
 
 from service import engine, errors
 from service.models import description
+from service.tracing import trace as tracing
 from service.wire import failures, messages, parameters, passage, regions, replies, stream, tensors
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_UNARY, _STREAM = "inference.GRPCInferenceService/ModelInfer", "inference.GRPCInferenceService/ModelStreamInfer"
 _STRICT = ("triton_grpc_error", "true")
 """Metadata of a stream whose client wants an error as the stream's status, which ends it, not as an answer."""
 
@@ -42,7 +44,7 @@ class Inference:
     async def infer(self, request: messages.Message, context: Context) -> bytes:
         """Answer one request with a serialized ModelInferResponse; any error becomes the call's status."""
         try:
-            self._way.enter()
+            self._way.enter(context)
             try:
                 return await self._answer(request, stream.caller(context), context.time_remaining(), in_stream=False)
             finally:
@@ -73,9 +75,11 @@ class Inference:
         """Answer, and count the outcome: OK, the error's code, or CANCELLED."""
         started_s = time.perf_counter()
         model: description.Description | None = None
+        trace: tracing.Trace | None = None
         try:
             if isinstance(request, messages.Unreadable):
                 raise request.error
+            trace = self._way.trace(_STREAM if in_stream else _UNARY, request.id, request.parameters)
             header = request.header
             model = self._way.model(header.model, header.version)
             said = parameters.read(request.parameters)
@@ -86,17 +90,17 @@ class Inference:
             asked = engine.Caller(caller, said.priority, deadline_s, said.timeout_s)
             samples = known.layout.samples
             rows, images = known.layout.read(self._raws(request, known) if known.shared else request.raws)
-            passed = await self._way.through(model, asked, samples, rows, images, known.replies.names)
+            passed = await self._way.through(model, asked, samples, rows, images, known.replies.names, trace)
             ran_s = time.perf_counter()
             make = known.replies.in_stream if in_stream else known.replies.response
             reply = make(request.id, passed.outputs)
         except BaseException as error:  # cancellation too
             if isinstance(error, errors.BadImage) and model is not None and model.image is not None:
                 error.field = f"{errors.path('inputs', model.image.input)}[{error.index}]"
-            self._way.failed(model, error, started_s)
+            self._way.failed(model, error, started_s, request.id, trace)
             raise
         ended_s = time.perf_counter()
-        self._way.succeeded(model, samples, passed, ended_s - ran_s, ended_s - started_s)
+        self._way.succeeded(model, samples, passed, ended_s - ran_s, ended_s - started_s, trace)
         return reply
 
     def _check(self, header: messages.Header, model: description.Description) -> Known:

@@ -14,6 +14,8 @@ _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 _IGNORED = frozenset({"binary_data_output"})
 """Of the HTTP protocol; some clients send it along."""
 _SEQUENCE = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+_TRACE_CONTEXT = frozenset({"traceparent", "tracestate"})
+"""W3C's names; a message of a stream has no metadata of its own. Without tracing they change nothing."""
 _INTEGERS = frozenset({"int64_param", "uint64_param"})
 
 
@@ -48,12 +50,26 @@ def read(request: inference_pb2.ModelInferRequest | None) -> Parameters:
             _boolean(name, parameter)
         elif name in _SEQUENCE:
             _no_sequence(name, parameter)
+        elif name in _TRACE_CONTEXT:
+            _string(name, parameter)
         elif name not in _IGNORED:
             reserved = "; names that begin with triton_ are Triton's own" if name.startswith("triton_") else ""
             raise errors.BadRequest(
-                f"parameter {name!r} is not supported; known: timeout, priority{reserved}", _path(name)
+                f"parameter {name!r} is not supported; known: timeout, priority, traceparent{reserved}", _path(name)
             )
     return Parameters(priority, timeout_us / 1e6 if timeout_us else math.inf)
+
+
+def trace_context(request: inference_pb2.ModelInferRequest) -> dict[str, str]:
+    """Return the trace context in a request's parameters: W3C's names and values; empty without one."""
+    told = request.parameters
+    return {name: told[name].string_param for name in _TRACE_CONTEXT if name in told}
+
+
+def _string(name: str, parameter: Any) -> None:
+    """Check that a parameter is a string."""
+    if parameter.WhichOneof("parameter_choice") != "string_param":
+        raise errors.BadRequest(f"parameter {name!r} must be a string, as W3C's trace context has it", _path(name))
 
 
 def _whole(name: str, parameter: Any, wanted: str) -> int:

@@ -30,7 +30,7 @@ async def serve(
     """
     failure: Exception | None
     try:
-        way.enter()
+        way.enter(context)
         try:
             failure = await Stream(answer, context, messages_max).run(requests, way.draining)
         finally:
