@@ -10,6 +10,7 @@ VERBS = {
     "inspect": ("export.inspect_cli", "app", "look at an exported model: its evidence, filters, feature maps"),
     "serve": ("service.cli", "serve_app", "serve a model repository over gRPC"),
     "load": ("service.load_cli", "load_app", "send a server images, as fast as it takes them or at a rate; measure"),
+    "top": ("service.top_cli", "top_app", "watch running servers: throughput, latency, batches, queue, saturation"),
     "tune": ("service.tune_cli", "tune_app", "measure configurations of a model and write the best into config.pbtxt"),
     "classify": ("service.classify_cli", "classify_app", "send images to a server and print their labels"),
 }
