@@ -25,8 +25,8 @@ from service.runtime import cores, division, knobs, providers, reshape
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-WARNING = 2
-"""ONNX Runtime's log severity."""
+WARNING, FATAL = 2, 4
+"""ONNX Runtime's log severities."""
 
 _LEVELS = {
     knobs.GraphLevel.OFF: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -95,7 +95,7 @@ class Bound:
     def __init__(self, session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, graph_id: int) -> None:
         self._session = session
         self._binding = binding
-        self._run_options = onnxruntime.RunOptions()
+        self._run_options = _run_options()
         # ONNX Runtime's default, and what hand-over relies on: when `run` returns, the outputs are there.
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "0")
         if graph_id:
@@ -122,9 +122,8 @@ class Session:
         wanted = wanted or knobs.Knobs()
         self._session = _load(model, path, options, wanted)
         self._device = "cuda" if options.provider.name == providers.CUDA else "cpu"
-        self._run_options = None
+        self._run_options = _run_options()
         if wanted.cuda_graphs and self._device == "cuda":
-            self._run_options = onnxruntime.RunOptions()
             self._run_options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)  # addresses differ from run to run here
         self._reshapes = wanted.reshapes
         self.inputs = _specs(model, "input", self._session.get_inputs(), self._reshapes)
@@ -150,7 +149,7 @@ class Session:
         Other threads go on meanwhile. When ONNX Runtime lets a session go, they do not: 28 ms for a ResNet-18
         after batches of 64, and below 1 ms after this. What ONNX Runtime raises comes through.
         """
-        options = onnxruntime.RunOptions()
+        options = _run_options()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._compute([spec.name for spec in self.outputs], reshape.into_graph(self._reshapes, inputs), options)
 
@@ -218,6 +217,13 @@ def _load(model: str, path: pathlib.Path, options: Options, wanted: knobs.Knobs)
     if taken != chosen.name:
         raise errors.ModelLoadError(model, f"ONNX Runtime took {taken} instead of {chosen.name}; its log says why")
     return session
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    """How all runs are made: what is wrong with one is raised, and not also written to stderr past every log."""
+    made = onnxruntime.RunOptions()
+    made.log_severity_level = FATAL
+    return made
 
 
 def _session_options(threads: int, wanted: knobs.Knobs) -> onnxruntime.SessionOptions:
