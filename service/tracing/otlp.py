@@ -41,12 +41,12 @@ _CONTEXT = ("traceparent", "tracestate")
 class Tracer:
     """Makes spans of what it is told. Implements trace.Tracer; `close` sends what is left.
 
-    Mutable state: the ratio; touched only on the event loop. The SDK's queue, which guards itself.
+    Mutable state: `is_on` and the ratio; touched only on the event loop. The SDK's queue, which guards itself.
     """
 
     def __init__(self, endpoint: str, ratio: float) -> None:
+        self.is_on = True
         self.ratio = ratio
-        """The share of requests without a parent that is traced, 0 to 1; `set_ratio` changes it."""
         self._exporter = trace_exporter.OTLPSpanExporter(endpoint)
         self._processor = sdk.SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]  # theirs has no types
         self._processor.add_span_processor(export.BatchSpanProcessor(self._exporter))
@@ -66,9 +66,9 @@ class Tracer:
         )
         return provider.get_tracer("fovea")
 
-    def set_ratio(self, ratio: float) -> None:
-        """Trace this share of the requests without a parent from now on, 0 to 1."""
-        self.ratio = ratio
+    def set(self, *, is_on: bool, ratio: float) -> None:
+        """See trace.Tracer."""
+        self.is_on, self.ratio = is_on, ratio
         self._root.ratio = sampling.TraceIdRatioBased(ratio)
 
     def arrives(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
@@ -79,6 +79,8 @@ class Tracer:
 
     def begin(self, method: str, request_id: str, carrier: Mapping[str, str]) -> trace.Trace | None:
         """See trace.Tracer."""
+        if not self.is_on:
+            return None
         parent = self._propagator.extract(carrier) if carrier else None
         now_ns = time.time_ns()
         span = self._requests.start_span(method, parent, otel.SpanKind.SERVER, start_time=now_ns)

@@ -72,6 +72,14 @@ class End(NamedTuple):
 class Tracer(Protocol):
     """What the server tells of its requests. Everything on the event loop."""
 
+    is_on: bool
+    """Whether anything is traced at all."""
+    ratio: float
+    """The share of requests without a parent that is traced, 0 to 1."""
+
+    def set(self, *, is_on: bool, ratio: float) -> None:
+        """Change both, for requests that begin from now on."""
+
     def arrives(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """A call or a stream has come, in the task that asks; its metadata holds for what begins in it."""
 

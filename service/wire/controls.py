@@ -1,9 +1,9 @@
 """The calls that change how the server works, but not its models: shared memory, tracing, logging.
 
-Path: client → **controls** → regions, logging.
+Path: client → **controls** → regions, trace_settings, logging.
 
 CUDA's shared memory is not there yet: unregistering is nothing to do (perf_analyzer always begins with
-it), registering is UNIMPLEMENTED. Of tracing only "off" can be had so far.
+it), registering is UNIMPLEMENTED.
 """
 
 import logging
@@ -15,19 +15,20 @@ import grpc.aio
 
 from protos import inference_pb2
 from service import errors
-from service.wire import failures, regions
+from service.tracing import trace
+from service.wire import failures, regions, trace_settings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _LEVELS = (("log_info", logging.INFO), ("log_warning", logging.WARNING), ("log_error", logging.ERROR))
-_TRACE_SETTINGS = {"trace_level": ["OFF"], "trace_rate": ["0"], "trace_count": ["-1"], "log_frequency": ["0"]}
 
 
 class Controls:
     """The calls. Holds nothing of its own."""
 
-    def __init__(self, shared: regions.Regions) -> None:
+    def __init__(self, shared: regions.Regions, tracer: trace.Tracer | None = None) -> None:
         self._regions = shared
+        self._trace_settings = trace_settings.TraceSettings(tracer)
 
     def calls(self) -> dict[str, Callable[[Any, Context], Awaitable[bytes]]]:
         """Return the calls by their names; their answers are serialized."""
@@ -38,7 +39,7 @@ class Controls:
             "CudaSharedMemoryStatus": lambda _: inference_pb2.CudaSharedMemoryStatusResponse(),
             "CudaSharedMemoryRegister": self.cuda_register,
             "CudaSharedMemoryUnregister": lambda _: inference_pb2.CudaSharedMemoryUnregisterResponse(),
-            "TraceSetting": self.trace_setting,
+            "TraceSetting": self._trace_settings.answer,
             "LogSettings": self.log_settings,
         }
         return {name: _call(answer) for name, answer in answers.items()}
@@ -74,21 +75,6 @@ class Controls:
         raise errors.NotSupported(
             "this server takes no CUDA shared memory; register system shared memory, or send tensors in the message"
         )
-
-    def trace_setting(self, request: inference_pb2.TraceSettingRequest) -> inference_pb2.TraceSettingResponse:
-        """Off, and nothing else yet."""
-        for name, value in request.settings.items():
-            if name not in {*_TRACE_SETTINGS, "trace_file"}:
-                raise errors.BadRequest(
-                    f"trace setting {name!r} is not known{errors.nearest(name, _TRACE_SETTINGS)}",
-                    errors.path("settings", name),
-                )
-            if name == "trace_level" and list(value.value) not in ([], ["OFF"]):
-                raise errors.NotSupported(f"trace_level {list(value.value)}: this server does not trace; only OFF")
-        response = inference_pb2.TraceSettingResponse()
-        for name, values in _TRACE_SETTINGS.items():
-            response.settings[name].value.extend(values)
-        return response
 
     def log_settings(self, request: inference_pb2.LogSettingsRequest) -> inference_pb2.LogSettingsResponse:
         """Change from which level on lines are logged, and say which it is."""

@@ -61,10 +61,11 @@ class Passage:
     ) -> None:
         self.draining = asyncio.Event()
         """Set when no more is read from streams."""
+        self.tracer = tracer
+        """Makes traces of requests; None: nothing is traced."""
         self._engine = served
         self._decoders = decoders
         self._metrics = numbers
-        self._tracer = tracer
         self._open = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -80,8 +81,8 @@ class Passage:
         except errors.NotServing as error:
             self._metrics.unknown[status.code(error).name] += 1
             raise
-        if self._tracer is not None:
-            self._tracer.arrives(context.invocation_metadata() or ())
+        if self.tracer is not None:
+            self.tracer.arrives(context.invocation_metadata() or ())
         self._open += 1
         self._none_open.clear()
 
@@ -117,9 +118,9 @@ class Passage:
             request_id: as its client numbers it.
             parameters: may hold a context of its own; see service.tracing.
         """
-        if self._tracer is None:
+        if self.tracer is None:
             return None
-        return self._tracer.begin(method, request_id, told.trace_context(parameters) if parameters else {})
+        return self.tracer.begin(method, request_id, told.trace_context(parameters) if parameters else {})
 
     async def through(
         self,
@@ -175,8 +176,8 @@ class Passage:
         """Count a request that is answered."""
         stages = metrics.Stages(passed.decode_s, passed.queue_s, passed.gather_s, passed.run_s, reply_s, total_s)
         self._engine.numbers(model).succeeded(samples, stages, had_images=passed.decode_s > 0)
-        if trace is not None and self._tracer is not None:
-            self._tracer.end(trace, tracing.End("OK", reply_s))
+        if trace is not None and self.tracer is not None:
+            self.tracer.end(trace, tracing.End("OK", reply_s))
 
     def failed(
         self,
@@ -196,10 +197,10 @@ class Passage:
         else:
             self._engine.numbers(model).failed(code, time.perf_counter() - started_s, error)
         trace_id = trace.id if trace is not None else ""
-        if self._tracer is not None:
-            trace_id = trace_id or self._tracer.current_id()
+        if self.tracer is not None:
+            trace_id = trace_id or self.tracer.current_id()
             if trace is not None:
-                self._tracer.end(trace, tracing.End(code, error=error))
+                self.tracer.end(trace, tracing.End(code, error=error))
         logs.concerns(logs.Request(request_id, "" if model is None else model.name, trace_id))
         if code not in _LOGGED_IN_FULL:
             log.debug("%s: %s", code, error or type(error).__name__)

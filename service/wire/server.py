@@ -48,7 +48,7 @@ class GrpcPort:
         pictures = image_service.ImageService(
             way, message_bytes_max=limits.message_bytes_max, stream_messages_max=limits.stream_messages_max
         )
-        handlers = _handlers(calls, described, models, controls.Controls(shared), parser)
+        handlers = _handlers(calls, described, models, controls.Controls(shared, way.tracer), parser)
         self._server.add_generic_rpc_handlers((handlers, pictures.handlers()))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(_reflected_names(), self._server, pool=_reflection_pool())

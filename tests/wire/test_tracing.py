@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from protos import images_pb2, images_pb2_grpc, inference_pb2, inference_pb2_grpc
 from service import client
@@ -226,6 +228,43 @@ def test_the_resource_says_who_and_the_environment_may_say_otherwise(traced: Tra
     assert who["service.name"] == "fovea"
     assert who["service.version"]
     assert who["service.instance.id"]
+
+
+def test_the_setting_of_the_rate_is_told_and_changed_by_tritons_client(traced: Traced, pngs: list[bytes]) -> None:
+    server, collector = traced
+
+    def named() -> list[str]:
+        return [str(attributes(span).get("fovea.request.id", "")) for span in collector.spans()]
+
+    with triton.InferenceServerClient(server.address) as stock:
+        told = stock.get_trace_settings(as_json=True)["settings"]
+        assert {name: told[name]["value"] for name in ("trace_level", "trace_rate", "trace_mode")} == {
+            "trace_level": ["TIMESTAMPS"],
+            "trace_rate": ["0"],
+            "trace_mode": ["opentelemetry"],
+        }
+        changed = stock.update_trace_settings(settings={"trace_rate": "1"}, as_json=True)["settings"]
+        assert changed["trace_rate"]["value"] == ["1"]
+        asyncio.run(unary(server, request_of(pngs[:1], "each"), None))
+        collector.wait_for(lambda spans: "each" in named())
+        stock.update_trace_settings(settings={"trace_level": ["OFF"]})
+        asyncio.run(unary(server, request_of(pngs[:1], "off"), parent(0x3C1)[1]))
+        back = stock.update_trace_settings(settings={"trace_level": None, "trace_rate": None}, as_json=True)["settings"]
+        assert (back["trace_level"]["value"], back["trace_rate"]["value"]) == (["TIMESTAMPS"], ["0"])
+        last_id, last = parent(0x3D1)
+        asyncio.run(unary(server, request_of(pngs[:1], "last"), last))
+        collector.wait_for(lambda spans: bool(roots(spans, last_id)))
+        assert "off" not in named()
+        for settings, sentence in (
+            ({"trace_rate": "-1"}, "must be one whole number"),
+            ({"trace_level": ["TENSORS"]}, "only TIMESTAMPS or OFF"),
+            ({"trace_count": "5"}, "cannot be changed; it is '-1'"),
+            ({"trace_rat": "5"}, "did you mean 'trace_rate'"),
+        ):
+            with pytest.raises(InferenceServerException, match=sentence):
+                stock.update_trace_settings(settings=settings)
+        with pytest.raises(InferenceServerException, match="leave model_name out"):
+            stock.update_trace_settings(model_name="lenet5", settings={"trace_rate": "5"})
 
 
 async def test_without_a_context_the_ratio_decides_and_the_last_spans_are_sent_at_the_end(
