@@ -70,18 +70,18 @@ def _top(
 def _print_once(watching: watch.Watch, interval_s: float, console: rich.console.Console) -> None:
     time.sleep(interval_s)
     wide = console if console.is_terminal else rich.console.Console(highlight=False, width=_WIDTH_UNSEEN)
-    wide.print(table.draw(watching.look()))
+    wide.print(table.draw(watching.look(), wide.width))
 
 
 def _show(watching: watch.Watch, interval_s: float, console: rich.console.Console) -> None:
     """Draw until Ctrl-C."""
     next_s = time.monotonic()
     with rich.live.Live(console=console, screen=True, auto_refresh=False) as live:
-        live.update(table.draw(watching.look()), refresh=True)
+        live.update(table.draw(watching.look(), console.width), refresh=True)
         while True:
             next_s = max(next_s + interval_s, time.monotonic())  # a slow look delays, it does not pile up
             time.sleep(max(0.0, next_s - time.monotonic()))
-            live.update(table.draw(watching.look()), refresh=True)
+            live.update(table.draw(watching.look(), console.width), refresh=True)
 
 
 if __name__ == "__main__":

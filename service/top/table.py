@@ -15,25 +15,18 @@ MISSING = "–"  # noqa: RUF001 - a minus would look like a number
 _BARS = "▁▂▃▄▅▆▇█"
 _BUSY, _FULL = 0.7, 0.9
 """From here on saturation is yellow, red: waiting grows steeply where a server is taken for more than that."""
-_COLUMNS = (
-    "model",
-    "images/s",
-    "",
-    "req/s",
-    "p50 ms",
-    "p99 ms",
-    "batch",
-    "queued",
-    "oldest ms",
-    "busy",
-    "shed/s",
-    "err/s",
-)
+_COLUMNS = ("images/s", "req/s", "p50 ms", "p99 ms", "batch", "queued", "age ms", "busy", "shed/s", "err/s")
+_COLUMNS_WIDTH = 76
+"""Characters of a table of large numbers, without the models' names and the sparklines."""
+_SPARKS_MIN = 6
 
 
-def draw(view: watch.View) -> rich.console.Group:
-    """Return the servers' states and a table of the models."""
-    return rich.console.Group(_servers(view), _models(view))
+def draw(view: watch.View, width: int) -> rich.console.Group:
+    """Return the servers' states and a table of the models, for so many characters a line.
+
+    `age` is how long the oldest request of the queue waits; the sparkline is of images a second.
+    """
+    return rich.console.Group(_servers(view), _models(view, width))
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -56,25 +49,28 @@ def _servers(view: watch.View) -> rich.text.Text:
     return text
 
 
-def _models(view: watch.View) -> rich.table.Table:
-    table = rich.table.Table(box=None, pad_edge=False, header_style="bold cyan")
-    for name in _COLUMNS:
-        is_left = name in {"model", ""}
-        table.add_column(name, justify="left" if is_left else "right", no_wrap=True)
-    for model in view.models:
-        history = view.history.get((model.model, model.version), ())
-        table.add_row(*_row(model, sparkline(history, watch.HISTORY) if len(history) > 1 else ""))
+def _models(view: watch.View, width: int) -> rich.table.Table:
+    names = [f"{one.model}/{one.version}" if one.model else "(no such model)" for one in view.models]
+    room = min(watch.HISTORY, width - _COLUMNS_WIDTH - max(map(len, names), default=0))
+    has_sparks = room >= _SPARKS_MIN and any(len(past) > 1 for past in view.history.values())
+    table = rich.table.Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
+    for column in ("model", *[""] * has_sparks):
+        table.add_column(column, no_wrap=True)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, model in zip(names, view.models, strict=True):
+        past = view.history.get((model.model, model.version), ())
+        sparks = [rich.text.Text(sparkline(past, room), style="cyan")] if has_sparks else []
+        table.add_row(rich.text.Text(name), *sparks, *_numbers(model))
     if not view.models:
         table.add_row("no model has served yet")
     return table
 
 
-def _row(model: figures.ModelFigures, sparks: str) -> list[rich.text.Text]:
-    name = f"{model.model}/{model.version}" if model.model else "(no such model)"
+def _numbers(model: figures.ModelFigures) -> list[rich.text.Text]:
+    """One for each of the columns."""
     return [
-        rich.text.Text(name),
         _number(model.images_per_s),
-        rich.text.Text(sparks, style="cyan"),
         _number(model.requests_per_s),
         _milliseconds(model.p50_s),
         _milliseconds(model.p99_s),
@@ -91,6 +87,7 @@ def _number(value: float | None, *, digits: int = 1, style: str = "") -> rich.te
     """A number; with its style, if it is not 0."""
     if value is None:
         return rich.text.Text(MISSING, style="dim")
+    digits = digits if value < 1000 else 0
     return rich.text.Text(f"{value:,.{digits}f}", style=style if value else "")
 
 

@@ -53,10 +53,10 @@ def load(address: str, pngs: list[bytes]) -> Iterator[None]:
         thread.join()
 
 
-def drawn(view: watch.View) -> str:
-    console = rich.console.Console(record=True, width=160, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+def drawn(view: watch.View, width: int = 160) -> str:
+    console = rich.console.Console(record=True, width=width, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     with console.file:
-        console.print(table.draw(view))
+        console.print(table.draw(view, width))
     return console.export_text()
 
 
@@ -92,7 +92,10 @@ def test_a_table_of_two_servers_under_load(
     assert all(f"● {where(one)}" in text for one in (server, other))
     (row,) = [line for line in text.splitlines() if line.startswith("lenet5/1")]
     assert re.search(r"[▁▂▃▄▅▆▇█]{4}", row)
-    assert f"{model.images_per_s:,.1f}" in row
+    assert f"{model.images_per_s:,.{1 if model.images_per_s < 1000 else 0}f}" in row
+    narrow = drawn(view, width=80)
+    assert "err/s" in narrow
+    assert not re.search("[▁▂▃▄▅▆▇█…]", narrow), "on 80 characters the numbers, whole"
 
 
 def test_a_server_that_goes_is_shown_as_gone_and_the_others_go_on(
