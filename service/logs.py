@@ -30,7 +30,9 @@ _TEXT_MAX = 16 * 1024
 """Characters of a message or a stack trace that are written; a client's names may be as long as messages get."""
 _ID_MAX = 128
 """Characters of a request's id that are written."""
-_OURS = "service"
+_OURS, _EDGE = "service", "service.wire"
+_NEVER_BELOW = {"PIL": logging.INFO}
+"""Libraries whose debug lines hold contents of images: Pillow tells the tags of EXIF with their values."""
 _BURST = 10
 """So many lines of a kind at once: enough to see whether they are alike."""
 _ONE_MORE_EVERY_S = 10.0
@@ -102,7 +104,7 @@ class Flood(logging.Filter):
     """Lets a burst of lines of a kind through, then one now and then, which says how many were left out.
 
     A kind is a place in the code, with the model that it is about. Only lines that requests can cause count: those
-    that concern one, and those of other libraries.
+    that concern one, those of the edge, and those of other libraries.
 
     Mutable state: of each kind the lines that are left and those left out; under a lock.
     """
@@ -116,7 +118,7 @@ class Flood(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is written."""
         request = _REQUEST.get()
-        if request is None and record.name.partition(".")[0] == _OURS:
+        if request is None and record.name.startswith(_OURS) and not record.name.startswith(_EDGE):
             return True
         key = (record.pathname, record.lineno, request.model if request else "")
         now_s = self._clock()
@@ -157,6 +159,8 @@ def set_up(log_format: str, level: str) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     handler.addFilter(Flood())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name, least in _NEVER_BELOW.items():
+        logging.getLogger(name).setLevel(least)
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

@@ -203,7 +203,7 @@ class Passage:
                 self.tracer.end(trace, tracing.End(code, error=error))
         logs.concerns(logs.Request(request_id, "" if model is None else model.name, trace_id))
         if code not in _LOGGED_IN_FULL:
-            log.debug("%s: %s", code, error or type(error).__name__)
+            log.debug("%s: %s", code, str(error) or type(error).__name__)
 
 
 def _code(error: BaseException) -> grpc.StatusCode:

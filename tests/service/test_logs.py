@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import PIL.Image
 import pytest
 
 from service import logs
@@ -124,6 +125,40 @@ def test_the_servers_own_lines_are_all_written_and_other_libraries_are_not_trust
     for _ in range(50):
         logging.getLogger("other").warning("a client did that")
     assert len(entries(lines)) == 60
+
+
+def camera_jpeg(description: str) -> bytes:
+    """As cameras write it: EXIF, and no JFIF; Pillow then reads the EXIF as it opens the file."""
+    exif = PIL.Image.Exif()
+    exif[0x010E] = description
+    written = io.BytesIO()
+    PIL.Image.new("L", (28, 28)).save(written, "JPEG", exif=exif)
+    file = written.getvalue()
+    assert file[2:4] == b"\xff\xe0", "JFIF's segment comes first"
+    return file[:2] + file[4 + int.from_bytes(file[4:6], "big") :]
+
+
+def test_pillow_does_not_tell_what_is_in_a_photo(tmp_path: pathlib.Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(camera_jpeg("SECRET"))
+    script = f"""
+import logging
+import PIL.Image
+from service import logs
+logs.set_up("json", "debug")
+logging.getLogger("elsewhere").debug("heard")
+PIL.Image.open({str(photo)!r}).load()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+    )
+    assert "heard" in ended.stderr
+    assert "SECRET" not in ended.stderr
 
 
 SCRIPT = """

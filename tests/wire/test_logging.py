@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from protos import inference_pb2, inference_pb2_grpc
 from tests.conftest import FOVEA, Exported, RunningServer, encoded, running
+from tests.service.test_logs import camera_jpeg
 from tests.wire.test_tracing import request_of
 
 SECRET = "kZ8QxSECRETwv"
@@ -91,6 +92,7 @@ async def test_no_content_of_requests_is_logged(talkative: RunningServer, pngs: 
     secret = SECRET.encode()
     pixels = encoded(np.frombuffer(secret * 64, np.uint8)[: 28 * 28].reshape(28, 28), "PNG")
     image = request_of([pixels[:-12] + b"\0\0\0\0tEXt" + secret + pixels[-12:]])
+    photo = request_of([camera_jpeg(SECRET)])
     truncated = request_of([b"\x89PNG\r\n\x1a\n" + secret])
     strings = request_of([secret])
     parameters = request_of(pngs[:1])
@@ -101,7 +103,9 @@ async def test_no_content_of_requests_is_logged(talkative: RunningServer, pngs: 
     tracing.parameters["traceparent"].string_param = SECRET
     wrong = out_of_range(0)
     wrong.raw_input_contents[0] = secret
-    answers = await codes(talkative, image, truncated, strings, parameters, unknown, tracing, wrong, out_of_range(9))
+    answers = await codes(
+        talkative, image, photo, truncated, strings, parameters, unknown, tracing, wrong, out_of_range(9)
+    )
     assert grpc.StatusCode.INVALID_ARGUMENT in answers
     garbage = grpc.aio.insecure_channel(talkative.address)
     async with garbage:
