@@ -50,7 +50,7 @@ def _servers(view: watch.View) -> rich.text.Text:
 
 
 def _models(view: watch.View, width: int) -> rich.table.Table:
-    names = [f"{one.model}/{one.version}" if one.model else "(no such model)" for one in view.models]
+    names = [f"{one.model}/{one.version}" if one.model else "(unknown)" for one in view.models]
     room = min(watch.HISTORY, width - _COLUMNS_WIDTH - max(map(len, names), default=0))
     has_sparks = room >= _SPARKS_MIN and any(len(past) > 1 for past in view.history.values())
     table = rich.table.Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")

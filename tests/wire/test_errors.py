@@ -91,6 +91,7 @@ NO_CALL = {
     "Refused": "a base",
     "StartupError": "a base; its kinds end the process before there is a port, but for those of one model",
     "SettingsError": "as StartupError",
+    "MissingExtra": "as StartupError",
     "PortTaken": "as StartupError",
     "ProviderUnavailable": "as StartupError",
     "RepositoryError": "as StartupError",
@@ -155,6 +156,7 @@ def test_a_server_that_drains_says_so(troubles: pathlib.Path, tmp_path: pathlib.
 
 SAMPLES: tuple[errors.FoveaError, ...] = (
     errors.FoveaError("x"), errors.StartupError("x"), errors.SettingsError("x"), errors.PortTaken("a:1", "--port"),
+    errors.MissingExtra("--flag", "Library", "extra", ImportError("x")),
     errors.ProviderUnavailable("cuda", "libcuda is missing"), errors.RepositoryError("x"),
     errors.ModelLoadError("m", "r"), errors.NotForThisDevice("m", "fp16", ["CUDA"], "CPU"),
     errors.BadRequest("x", "parameters"), errors.BadTensor("m", "t", "1", "2", ".shape"),
