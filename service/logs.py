@@ -1,6 +1,9 @@
 """Log lines: for people on a console, or one JSON object a line for collectors.
 
-Path: logging → **logs** → stderr. Lines never hold contents of images or tensors, nor values of parameters.
+Path: logging → **logs** → stderr.
+
+Lines never hold contents of images, strings of tensors, or values of parameters. What ONNX Runtime gives as the
+cause of a failed run may name a number, such as an index that is out of range.
 
 What a request's failure is worth, from which level on:
 
