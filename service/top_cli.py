@@ -60,7 +60,7 @@ def _top(
                 _print_once(watching, interval, console)
             else:
                 _show(watching, interval, console)
-    except errors.StartupError as error:
+    except (errors.StartupError, scrape.NoFigures) as error:
         _errors.print(f"fovea top: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 
 from prometheus_client import parser
 
-from service import errors
-
 PORT = 8002
 """Where a server has its metrics, unless it is told otherwise."""
 _TIMEOUT_S = 2.0
@@ -25,8 +23,11 @@ Labels = tuple[tuple[str, str], ...]
 """Sorted names and values."""
 
 
-class NoFigures(errors.StartupError):
-    """An address where no figures of a Fovea server are to be had."""
+class NoFigures(Exception):
+    """An address where no figures of a Fovea server are to be had.
+
+    The viewer's own error: the server's tree of errors holds what a server tells its callers.
+    """
 
     def __init__(self, address: str, wrong: str, remedy: str) -> None:
         super().__init__(f"{address} {wrong}; {remedy}")
