@@ -119,11 +119,9 @@ def running(
     mounts = "".join(f"{source} {target}\n" for target, source in volumes.items())
     command = [*container.get("command", image.entry_point), *container.get("args", ())]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["unshare", "-n", "-m", "bash", "-c", ENTER, "enter", str(root), mounts]
-            + ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *command],
-            stderr=log,
-        )
+        inside = ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *command]
+        entering = ["unshare", "-n", "-m", "bash", "-c", ENTER, "enter", str(root), mounts]
+        process = subprocess.Popen([*entering, *inside], stderr=log)
     kubelet: subprocess.Popen[str] = subprocess.Popen(
         ["nsenter", f"--net=/proc/{process.pid}/ns/net", sys.executable, "-m", "tests.deploy.kubelet"],
         stdin=subprocess.PIPE,

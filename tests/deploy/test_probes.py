@@ -1,4 +1,4 @@
-"""The rendered containers, run as they are: command, environment, ports, mounts; and what their probes say, and when."""
+"""The rendered containers, run as they are (command, environment, ports, mounts), and what their probes say when."""
 
 import pathlib
 import signal
