@@ -62,4 +62,5 @@ if __name__ == "__main__":
     for line in sys.stdin:
         question = json.loads(line)
         answer = probe(question) if "probe" in question else classify(question)
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
