@@ -20,8 +20,8 @@ from tests.deploy.rendering import ROOT, Manifest
 USER = 65532
 
 # Its own view of the file system: everything that is there, read-only, and the volumes; then the command, without
-# rights. $1: a folder for the new root; $2: lines of "source target"; then the command. The user is another by name only
-# (a user namespace), because the files of this machine's Python may be readable for their owner alone.
+# rights. $1: a folder for the new root; $2: lines of "source target"; then the command. The user is another by name
+# only (a user namespace), because the files of this machine's Python may be readable for their owner alone.
 ENTER = """
 set -eu
 root=$1; volumes=$2; shift 2

@@ -22,7 +22,7 @@ DELAY_S, GRACE_S = 0.5, 20.0
 EXIT_MARGIN_S = 5.0
 """What the manifests allow for the process to end after its drain; tests/deploy compares it with them."""
 
-RATE = 150.0
+RATE = 200.0
 """Requests a second, a third of them in streams."""
 
 STREAMS = 2
@@ -55,7 +55,7 @@ class Callers:
         self._stub = inference_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._requests = itertools.cycle(requests)
         self._seen = seen
-        self._stopped = asyncio.Event()
+        self._stopped, self._answered = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         streams = [asyncio.create_task(self._stream()) for _ in range(STREAMS)]
@@ -67,6 +67,17 @@ class Callers:
 
     def stop(self) -> None:
         self._stopped.set()
+
+    async def have_answers(self, count: int) -> None:
+        """Wait for so many."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while len(self._seen.ok_sent_s) < count:
+                await self._answered.wait()
+                self._answered.clear()
+
+    def _ok(self, sent_s: float) -> None:
+        self._seen.ok_sent_s.append(sent_s)
+        self._answered.set()
 
     async def _ticks(self, rate: float) -> AsyncIterator[None]:
         """The moments to send at; those that were missed come at once."""
@@ -85,7 +96,7 @@ class Callers:
             if error.code() is not UNAVAILABLE:
                 self._seen.wrong.append(error)
         else:
-            self._seen.ok_sent_s.append(sent_s)
+            self._ok(sent_s)
 
     async def _stream(self) -> None:
         sent_s: dict[str, float] = {}
@@ -103,7 +114,7 @@ class Callers:
             async for answer in self._stub.ModelStreamInfer(messages()):
                 if answer.error_message:
                     self._seen.wrong.append(answer.error_message)
-                self._seen.ok_sent_s.append(sent_s.pop(answer.infer_response.id))
+                self._ok(sent_s.pop(answer.infer_response.id))
         except grpc.aio.AioRpcError as error:
             self._seen.refused_s.append(time.monotonic())
             if error.code() is not UNAVAILABLE and (error.code(), error.details()) != OF_THE_CLIENT:
@@ -125,9 +136,7 @@ async def terminated(server: RunningServer, requests: list[inference_pb2.ModelIn
     callers = Callers(server.address, requests, seen)
     watching = asyncio.create_task(watch(server.address, seen))
     load = asyncio.create_task(callers.run())
-    async with asyncio.timeout(TIMEOUT_S):
-        while len(seen.ok_sent_s) < after:
-            await asyncio.sleep(0.005)  # between looks at what the callers have; bounded
+    await callers.have_answers(after)
     seen.term_s = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.process.wait, 2 * GRACE_S) == 0
