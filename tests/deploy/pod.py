@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -122,6 +123,7 @@ def running(
         inside = ["env", "-i", *(f"{name}={value}" for name, value in given.items()), *command]
         entering = ["unshare", "-n", "-m", "bash", "-c", ENTER, "enter", str(root), mounts]
         process = subprocess.Popen([*entering, *inside], stderr=log)
+    wait_for_network(process)
     kubelet: subprocess.Popen[str] = subprocess.Popen(
         ["nsenter", f"--net=/proc/{process.pid}/ns/net", sys.executable, "-m", "tests.deploy.kubelet"],
         stdin=subprocess.PIPE,
@@ -139,6 +141,14 @@ def running(
         kubelet.stdout.close()
         process.kill()
         process.wait(30)
+
+
+def wait_for_network(process: "subprocess.Popen[bytes]") -> None:
+    """Return when the process has a network of its own: until then its kubelet would join this one's."""
+    give_up_s = time.monotonic() + 30.0
+    while (network := os.readlink(f"/proc/{process.pid}/ns/net")) == os.readlink("/proc/self/ns/net"):
+        assert time.monotonic() < give_up_s, f"the container is still in network {network}"
+        time.sleep(0.005)  # between looks at another process; bounded above
 
 
 def readable(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
