@@ -146,8 +146,9 @@ def running(
 def wait_for_network(process: "subprocess.Popen[bytes]") -> None:
     """Return when the process has a network of its own: until then its kubelet would join this one's."""
     give_up_s = time.monotonic() + 30.0
-    while (network := os.readlink(f"/proc/{process.pid}/ns/net")) == os.readlink("/proc/self/ns/net"):
-        assert time.monotonic() < give_up_s, f"the container is still in network {network}"
+    its, ours = (pathlib.Path(f"/proc/{one}/ns/net") for one in (process.pid, "self"))
+    while its.readlink() == ours.readlink():
+        assert time.monotonic() < give_up_s, f"the container is still in network {ours.readlink()}"
         time.sleep(0.005)  # between looks at another process; bounded above
 
 
