@@ -122,13 +122,16 @@ class Engine:
 
         Raises:
             ModelNotFound: no such model or version.
+            NotServing: none yet; it may be there when the server has started.
         """
         try:
             return self._models[name][version]
         except KeyError:
             raise self._not_found(name, version) from None
 
-    def _not_found(self, name: str, version: str) -> errors.ModelNotFound:
+    def _not_found(self, name: str, version: str) -> errors.FoveaError:
+        if self.state is State.STARTING:
+            return errors.NotServing(self.condition)
         if name in self._models:
             return errors.VersionNotFound(name, version, [model.version for model in self.versions(name)])
         return errors.ModelNotFound(name, version, self._models)

@@ -6,9 +6,11 @@ Path: cli → **server** → everything.
 import asyncio
 import gc
 import logging
+import os
 import signal
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from service import control, engine, errors, metrics, poll, settings
 from service.batching import clock
@@ -25,12 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAST_WORDS_S = 0.25
+LAST_WORDS_S = 0.5
 """After the last answer: new calls still hear UNAVAILABLE from us, and clients read what was sent. A
-process that closes its sockets at once cuts off answers that clients have not read yet, and gRPC
-tells calls that come during its own shutdown CANCELLED, which nobody retries."""
-
-
+process that closes its sockets at once cuts off answers that clients have not read yet."""
 LAST_SPANS_S = 2.0
 """For so long a collector may take the last spans; the process is waited for meanwhile."""
 
@@ -92,8 +91,7 @@ class Server:
         self._engine.state = engine.State.DRAINING
         await self._end_control()
         await self._way.drain(chosen.drain_grace_s)
-        await asyncio.sleep(LAST_WORDS_S)
-        await self._grpc.close(LAST_WORDS_S)
+        await asyncio.gather(asyncio.sleep(LAST_WORDS_S), self._end_traces())
         await self._engine.aclose()
         totals = self._metrics.totals()
         log.info("drained: %d requests answered with OK, %d with an error", totals.ok, totals.failed)
@@ -104,8 +102,7 @@ class Server:
         await self._grpc.close(0)
         self._http.close()
         self._decoders.close()
-        if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close, LAST_SPANS_S)
+        await self._end_traces()
 
     def _watch(self) -> None:
         """Have the metrics look at what can run out beside the device, and at readiness."""
@@ -122,6 +119,11 @@ class Server:
         """Load and unload no more."""
         await self._poll.aclose()
         await self._control.aclose()
+
+    async def _end_traces(self) -> None:
+        """Send the last spans, and take no more; nothing the second time."""
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close, LAST_SPANS_S)
 
     async def _tell_health(self, model: str, serves: bool) -> None:
         await self._grpc.set_model(model, is_ready=serves and self._engine.is_ready)
@@ -185,9 +187,22 @@ async def run(chosen: settings.Settings) -> None:
             starting.result()
             await stopping
             await server.drain()
+            _leave()
         else:
             log.info("asked to stop while starting")
             starting.cancel()
     finally:
         stopping.cancel()
         await server.aclose()
+
+
+def _leave() -> NoReturn:
+    """End the process as it is, and leave the sockets to the system.
+
+    Calls that come while gRPC shuts down are told CANCELLED by it, which nobody retries; those that come
+    when a process ends fail with UNAVAILABLE. What has to be written before goes into `drain`.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -133,13 +133,17 @@ class Endpoint:
             return await self.ask("ModelInfer", message, inference_pb2.ModelInferResponse, remaining_s)
         return await self._judged(self._stream().send(outgoing, remaining_s))
 
-    async def ask(self, method: str, message: bytes, kind: Message[Answer], remaining_s: float) -> Answer:
+    async def ask(
+        self, method: str, message: bytes, kind: Message[Answer], remaining_s: float, *, proves: bool = True
+    ) -> Answer:
         """Make a unary call and return its answer, a message of `kind`.
+
+        `proves`: an answer shows that the address takes calls. That to "are you ready" does not: it may be no.
 
         Raises:
             CallFailed: no answer, or an error.
         """
-        return await self._judged(self._unary(method, message, kind, remaining_s))
+        return await self._judged(self._unary(method, message, kind, remaining_s), proves=proves)
 
     async def read(
         self, requests: AsyncIterator[inference_pb2.ModelInferRequest]
@@ -182,7 +186,7 @@ class Endpoint:
         if self._channel is not None:
             await self._channel.close()
 
-    async def _judged(self, attempt: Awaitable[Answer]) -> Answer:
+    async def _judged(self, attempt: Awaitable[Answer], *, proves: bool = True) -> Answer:
         """Count a call while it is out, and learn from its end how the address does."""
         is_trial = self.failures > 0
         self.outstanding += 1
@@ -199,7 +203,8 @@ class Endpoint:
                 self._on_change()  # whoever waits may be the next to try
             if self._none_out is not None and not self.outstanding and not self._none_out.done():
                 self._none_out.set_result(None)
-        self._worked()
+        if proves:
+            self._worked()
         return answer
 
     def _worked(self) -> None:

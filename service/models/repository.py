@@ -62,6 +62,10 @@ def look(repository: pathlib.Path, name: str) -> Look:
     if not _is_model(path, name):
         raise errors.NotInRepository(name, str(repository), _names_or_none(repository))
     seen = _look(path)
+    if not seen.versions and name.isdigit() and (path / "model.onnx").exists():
+        raise errors.ModelLoadError(
+            name, f"{repository} is the folder of one model, not a repository of models; name the folder above it"
+        )
     if not seen.versions:
         raise errors.ModelLoadError(name, f"{path} has no version folder; put the graph into {path}/1/model.onnx")
     return seen

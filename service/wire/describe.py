@@ -54,7 +54,7 @@ class Describe:
         """Whether work for this model should be sent here; false for a model that is not served."""
         try:
             self._engine.model(request.name, request.version)
-        except errors.ModelNotFound:
+        except (errors.ModelNotFound, errors.NotServing):
             return inference_pb2.ModelReadyResponse(ready=False)
         return inference_pb2.ModelReadyResponse(ready=self._engine.is_ready)
 

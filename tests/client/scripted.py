@@ -39,7 +39,13 @@ class Scripted(grpc.GenericRpcHandler):
             return grpc.stream_stream_rpc_method_handler(
                 self.stream, Request.FromString, StreamResponse.SerializeToString
             )
+        if method == "ServerReady":
+            return grpc.unary_unary_rpc_method_handler(self.ready)
         return None
+
+    async def ready(self, request: bytes, context: Context) -> bytes:
+        """No."""
+        return b""
 
 
 @contextlib.asynccontextmanager

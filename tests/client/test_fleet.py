@@ -5,10 +5,13 @@ import pathlib
 import signal
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 from export import digits
+from protos import inference_pb2
 from service import client
+from service.client import endpoint, messages
 from tests.client import scripted
 from tests.client.conftest import commas, several
 from tests.conftest import Exported, RunningServer
@@ -102,3 +105,22 @@ async def test_calls_wait_for_a_server_that_is_away_and_go_on_with_the_next_one_
         async with scripted.serving(scripted.echo, scripted.echo_stream, port=port):
             answers = await asyncio.gather(*calls)
     assert [answer.id for answer in answers] == [str(number) for number in range(50)]
+
+
+async def test_an_answer_to_are_you_ready_is_no_proof_that_calls_are_taken() -> None:
+    """A draining server answers it, and would get calls again and again."""
+
+    async def refuse(request: scripted.Request, context: scripted.Context) -> scripted.Response:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+
+    async with scripted.serving(refuse) as server:
+        one = endpoint.Endpoint(server.address, "", endpoint.Transport(streams=False), lambda: None)
+        one.open()
+        with pytest.raises(client.CallFailed, match="draining"):
+            await one.infer(messages.Outgoing(scripted.Request()), 30.0, alone=True)
+        kind = inference_pb2.ServerReadyResponse
+        assert not (await one.ask("ServerReady", b"", kind, 30.0, proves=False)).ready
+        assert one.failures == 1
+        await one.ask("ServerReady", b"", kind, 30.0)
+        assert one.failures == 0
+        await one.close()

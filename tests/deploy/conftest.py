@@ -2,12 +2,11 @@
 
 import pathlib
 import re
-import shutil
-import subprocess
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-import yaml
+
+from tests.deploy import rendering
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -59,12 +58,8 @@ def image_environment(served: dict[str, list[str]]) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', " ".join(served["ENV"])))
 
 
-@pytest.fixture(scope="session")
-def manifests() -> list[dict[str, Any]]:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("NOT CHECKED: the Kubernetes manifests, because kubectl is not installed here")
-    command = [kubectl, "kustomize", str(ROOT / "deploy/kubernetes/base")]
-    rendered = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert rendered.returncode == 0, rendered.stderr
-    return list(yaml.safe_load_all(rendered.stdout))
+@pytest.fixture(scope="session", params=rendering.cases(), ids=str)
+def rendered(request: pytest.FixtureRequest) -> rendering.Rendered:
+    """Every overlay, alone and with components."""
+    case: rendering.Case = request.param
+    return rendering.render(case)
