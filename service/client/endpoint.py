@@ -52,6 +52,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     # data of theirs in between: so none without an open stream, and after the first without data one a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # without it gRPC 1.85 waits 60 s, whatever the line above says
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 1),
 )

@@ -46,6 +46,7 @@ class Transport:
             ("grpc.max_concurrent_streams", self.connection_calls_max),
             ("grpc.keepalive_time_ms", _ms(self.keepalive_s)),
             ("grpc.keepalive_timeout_ms", _ms(self.keepalive_timeout_s)),
+            ("grpc.http2.ping_timeout_ms", _ms(self.keepalive_timeout_s)),  # else an answer may take a minute
             # Not min_recv_ping_interval_without_data_ms, as its macro and many programs call it: that is ignored.
             ("grpc.http2.min_ping_interval_without_data_ms", _ms(self.ping_pause_min_s)),
             ("grpc.keepalive_permit_without_calls", 1),  # else a client without calls may ping every 2 hours only
