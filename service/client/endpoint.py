@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf import message as protobuf_message
 
 from protos import inference_pb2
-from service.client import failures, messages, retries, stream
+from service.client import access, failures, messages, retries, stream
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,16 @@ class Transport:
     compression: grpc.Compression | None = None
     credentials: grpc.ChannelCredentials | None = None
     """For TLS; None: plain text."""
+    token: str = dataclasses.field(default="", repr=False)
 
-    def channel(self, address: str, authority: str) -> grpc.aio.Channel:
+    def channel(self, address: str, authority: str) -> grpc.aio.Channel | access.Bearing:
         """Open a channel; `authority` is the name that the server has, where the address is only its number."""
         options = [*_OPTIONS, *([("grpc.default_authority", authority)] if authority else [])]
         if self.credentials is None:
-            return grpc.aio.insecure_channel(address, options, self.compression)
-        return grpc.aio.secure_channel(address, self.credentials, options, self.compression)
+            opened = grpc.aio.insecure_channel(address, options, self.compression)
+        else:
+            opened = grpc.aio.secure_channel(address, self.credentials, options, self.compression)
+        return access.Bearing(opened, self.token) if self.token else opened
 
 
 class Endpoint:
@@ -105,7 +108,7 @@ class Endpoint:
         self.trials = 0
         self._transport = transport
         self._on_change = on_change
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: grpc.aio.Channel | access.Bearing | None = None
         self._calls: dict[str, Any] = {}
         self._streams: list[stream.Stream] = []
         self._leaving: set[stream.Stream] = set()
@@ -269,6 +272,6 @@ class Endpoint:
                 self._has_told = True
                 log.warning("no streams to %s: unary calls instead, which cost more; %s", self.address, ended.failure)
 
-    def _opened(self) -> grpc.aio.Channel:
+    def _opened(self) -> grpc.aio.Channel | access.Bearing:
         assert self._channel is not None, "the fleet opens an endpoint before it gives it calls"
         return self._channel
