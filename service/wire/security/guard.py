@@ -8,10 +8,10 @@ the next one, in streams too.
 """
 
 import asyncio
-import collections
 import contextlib
 import contextvars
 import ipaddress
+import math
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class Guard:
         self._samples_max = caller_samples_max
         self._count = count
         self._buckets: dict[str, buckets.Bucket] = {}
-        self._out: collections.Counter[str] = collections.Counter()
+        self._out: dict[str, int] = {}
         self._refreshing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -148,25 +148,27 @@ class Guard:
 
     def take(self, caller: str, samples: int) -> buckets.Bucket | None:
         """Count samples out, for `held`; the bucket they came from."""
-        out = self._out[caller]
+        out = self._out.get(caller, 0)
         if self._samples_max and out and out + samples > self._samples_max:
             raise errors.CallerFull(caller, out, self._samples_max, PAUSE_S)
         bucket = self._bucket()
         pause_s = bucket.take(samples, time.monotonic()) if bucket else 0.0
         if bucket and pause_s:
             raise errors.RateExceeded(caller, bucket.rate_per_s, pause_s)
-        self._out[caller] += samples
+        self._out[caller] = out + samples
         return bucket
 
     def give_back(self, caller: str, samples: int) -> None:
         """Count samples in again."""
-        self._out[caller] -= samples
-        if not self._out[caller]:
+        left = self._out[caller] - samples
+        if left:
+            self._out[caller] = left
+        else:
             del self._out[caller]
 
     def _bucket(self) -> buckets.Bucket | None:
         token = self._current()
-        if token is None or token.images_per_s == float("inf"):
+        if token is None or token.images_per_s == math.inf:
             return None
         bucket = self._buckets.get(token.name)
         if bucket is None or (bucket.rate_per_s, bucket.burst) != (token.images_per_s, token.burst):

@@ -17,6 +17,7 @@ guessing passwords dear, would make every call dear instead.
 
 import dataclasses
 import fnmatch
+import functools
 import hashlib
 import hmac
 import logging
@@ -59,7 +60,12 @@ class Token:
 
     def may_use(self, model: str) -> bool:
         """Whether it may use a model."""
-        return any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
+        return _matches(model, self.models)
+
+
+@functools.lru_cache(maxsize=1024)  # clients ask for the same models again and again
+def _matches(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(model, pattern) for pattern in patterns)
 
 
 class Tokens:

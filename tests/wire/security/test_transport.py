@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import http.client as client_http
 import pathlib
+import socket
+import time
 
 import grpc
 import pytest
 
 from protos import inference_pb2, inference_pb2_grpc
 from service import client
+from service.wire import http
 from service.wire.security import guard
 from tests.conftest import RunningServer, running
 from tests.wire.security import between
@@ -218,3 +222,31 @@ async def test_a_caller_s_limit_is_kept_by_the_server(repository: pathlib.Path, 
             assert len(refusals) < 64
             assert all("samples unanswered" in str(one.details()) for one in refusals)
             await stub.ModelInfer(request(4), timeout=60)
+
+
+def test_idle_connections_to_the_http_port_take_so_many_threads_and_no_more(
+    repository: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with running(repository, tmp_path / "log", *QUICK) as server:
+        host, _, port = server.http.removeprefix("http://").rpartition(":")
+        before = _threads(server)
+        with contextlib.ExitStack() as opened:
+            idle = [
+                opened.enter_context(contextlib.closing(socket.create_connection((host, int(port)))))
+                for _ in range(http.CONNECTIONS_MAX + 16)
+            ]
+            idle[-1].settimeout(60)
+            assert idle[-1].recv(1) == b""  # closed at once
+            assert _threads(server) <= before + http.CONNECTIONS_MAX
+        give_up_s = time.monotonic() + 60
+        while True:
+            try:
+                assert server.get("/v2/health/live") == "ok\n"
+                break
+            except (OSError, client_http.HTTPException):  # until the threads have seen that the others are gone
+                assert time.monotonic() < give_up_s
+                time.sleep(0.02)
+
+
+def _threads(server: RunningServer) -> int:
+    return len(list(pathlib.Path(f"/proc/{server.process.pid}/task").iterdir()))
