@@ -113,7 +113,7 @@ async def test_connections_end_at_their_age_and_no_call_is_lost(
     repository: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """Stock clients unary and in a stream, Fovea's own over streams; age 0.5 s, so all move on several times."""
-    flags = ("--connection-age-s", "0.5", "--connection-age-grace-s", "30")
+    flags = ("--connection-age-s", "0.5")
     with running(repository, tmp_path / "log", *QUICK, *flags) as server:
         is_over = asyncio.Event()
         async with (
@@ -149,6 +149,33 @@ async def test_connections_end_at_their_age_and_no_call_is_lost(
                 await asyncio.gather(*load, ending)
         assert min(counts) > 100
         assert way.connections > 6  # they did move
+
+
+async def test_streams_that_are_cut_off_after_the_grace_lose_the_client_no_call(
+    repository: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """A stock stream is cut; Fovea's client sends again what was out, though its own streams are never renewed."""
+    flags = ("--connection-age-s", "0.3", "--connection-age-grace-s", "0.3")
+    with running(repository, tmp_path / "log", *QUICK, *flags) as server:
+        async with grpc.aio.insecure_channel(server.address, [OWN]) as channel:
+            stream = Stream(channel)
+            await stream.ask()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await asyncio.wait_for(stream.call.read(), 60)
+        async with between.to(server.address) as way, client.Client(way.address, stream_age_s=600.0) as own:
+            answered = 0
+            is_over = asyncio.Event()
+
+            async def keep_asking() -> None:
+                nonlocal answered
+                while not is_over.is_set():
+                    await own.infer(request(8))
+                    answered += 1
+
+            load = [asyncio.create_task(keep_asking()) for _ in range(8)]
+            await asyncio.gather(_after(4.0, is_over), *load)
+            assert way.connections > 4
+        assert answered > 100
 
 
 async def _after(seconds: float, event: asyncio.Event) -> None:
