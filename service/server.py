@@ -188,15 +188,19 @@ def _access(chosen: settings.Settings, numbers: metrics.Metrics) -> grpc_server.
     if chosen.tls_certificate is not None and chosen.tls_key is not None:
         places = certificates.Files(chosen.tls_certificate, chosen.tls_key, chosen.tls_client_ca)
         certificate = certificates.Certificates(places)
-    is_open = known is None and chosen.tls_client_ca is None
-    if not guard.is_local(f"ipv4:{chosen.host}:0") and not guard.is_local(f"ipv6:[{chosen.host}]:0"):
-        if is_open:
-            log.warning("listening on %s without --tokens or --tls-client-ca: all who reach it may use it", chosen.host)
-        elif certificate is None:
-            log.warning(
-                "listening on %s without TLS: tokens can be read on the way, unless a proxy adds it", chosen.host
-            )
+    _warn_of_strangers(chosen)
     return grpc_server.Access(watch, certificate, chosen.allow_client_shm)
+
+
+def _warn_of_strangers(chosen: settings.Settings) -> None:
+    """Say what those who reach the port from elsewhere may do."""
+    host = chosen.host
+    if host == "localhost" or guard.is_local(f"ipv4:{host}:0") or guard.is_local(f"ipv6:[{host}]:0"):
+        return
+    if chosen.tokens is None and chosen.tls_client_ca is None:
+        log.warning("listening on %s without --tokens or --tls-client-ca: all who reach it may use it", host)
+    elif chosen.tls_certificate is None:
+        log.warning("listening on %s without TLS: tokens can be read on the way, unless a proxy adds it", host)
 
 
 async def run(chosen: settings.Settings) -> None:

@@ -90,16 +90,13 @@ class Guard:
 
         Raises:
             NotAuthenticated: no token, several, or one that is not known.
-            NotPermitted: a token that may not even infer.
         """
         assert self._tokens is not None, "handlers are guarded only with tokens"
         try:
             token = self._tokens.find(_secret(metadata))
             if token is None:
                 raise errors.NotAuthenticated("the token is not known here (any more)")
-            if tokens.INFER not in token.rights and tokens.CONTROL not in token.rights:
-                raise errors.NotPermitted(token.name, "call", "give it a right")
-        except errors.FoveaError as error:
+        except errors.NotAuthenticated as error:
             self._count(status.code(error).name)
             raise
         _token.set(token)
@@ -227,7 +224,7 @@ class _Guarded(grpc.GenericRpcHandler):
             return None
         try:
             self._guard.identify(details.invocation_metadata)
-        except errors.FoveaError as error:
+        except errors.NotAuthenticated as error:
             return _refusal(error)
         return handler
 

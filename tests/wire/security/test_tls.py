@@ -4,6 +4,7 @@ import asyncio
 import pathlib
 import re
 import subprocess
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -132,9 +133,9 @@ async def lines(server: RunningServer, sentence: str, load: list["asyncio.Task[N
     await until(lambda: sentence in server.log(), load)
 
 
-async def until(is_there: "object", load: list["asyncio.Task[None]"]) -> None:
+async def until(is_there: Callable[[], bool], load: list["asyncio.Task[None]"]) -> None:
     async with asyncio.timeout(60):
-        while not is_there():  # type: ignore[operator]
+        while not is_there():
             for task in load:
                 if task.done():
                     task.result()
