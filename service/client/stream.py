@@ -35,7 +35,6 @@ _SAY_NOTHING_OF_STREAMS = (
     grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message that is too large
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAUTHENTICATED,  # of the token
-    grpc.StatusCode.PERMISSION_DENIED,
 )
 
 
