@@ -7,7 +7,7 @@ Path: guard → **buckets**. No clock: times go in.
 class Bucket:
     """Images that may come now: as many as `burst`, growing by `rate_per_s`.
 
-    A request is let in whole while anything is there, and what it takes too much is paid back by waiting: so a
+    A request is let in whole while one image is there, and what it takes too much is paid back by waiting: so a
     request larger than the burst is not refused for ever, and over time the rate holds.
 
     Mutable state: the images there and when they were counted; touched only on the event loop.
@@ -23,8 +23,9 @@ class Bucket:
         """Take images, and return 0; or take none, and return the seconds until some may come."""
         self._there = min(self.burst, self._there + self.rate_per_s * max(0.0, now_s - self._counted_s))
         self._counted_s = now_s
-        if self._there <= 0.0:
-            return max(1e-3, (1.0 - self._there) / self.rate_per_s)
+        least = min(1.0, self.burst)
+        if self._there < least:
+            return (least - self._there) / self.rate_per_s
         self._there -= images
         return 0.0
 

@@ -22,7 +22,7 @@ import grpc
 import grpc.aio
 
 from service import errors
-from service.wire import status
+from service.wire import failures, status
 from service.wire.security import buckets, tokens
 
 REFRESH_S = 1.0
@@ -233,9 +233,7 @@ def _refusal(error: errors.FoveaError) -> Any:
     """A handler that reads nothing: a streaming one, which serves as well for calls with one message."""
 
     async def refuse(requests: Any, context: Any) -> None:
-        code, sentence = status.explain(error)
-        context.set_code(code)
-        context.set_details(sentence)
+        failures.of_call(context, error)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 
