@@ -113,6 +113,7 @@ def test_load_takes_flags_or_variables(guarded: Guarded) -> None:
         command(guarded, *asking, *flags),
         command(guarded, *asking, **variables),
         command(guarded, *asking, "--streams", "1", **variables),
+        command(guarded, *asking, "--processes", "2", *flags),
     ):
         assert ended.returncode == 0, ended.stderr
         assert "20 OK" in ended.stdout
