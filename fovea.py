@@ -12,6 +12,7 @@ VERBS = {
     "load": ("service.load_cli", "load_app", "send a server images, as fast as it takes them or at a rate; measure"),
     "top": ("service.top_cli", "top_app", "watch running servers: throughput, latency, batches, queue, saturation"),
     "tune": ("service.tune_cli", "tune_app", "measure configurations of a model and write the best into config.pbtxt"),
+    "token": ("service.token_cli", "token_app", "make an API token and its entry in the server's file"),
     "classify": ("service.classify_cli", "classify_app", "send images to a server and print their labels"),
 }
 

@@ -19,7 +19,7 @@ import rich.progress
 import rich.table
 import typer
 
-from service import client
+from service import access_flags, client
 from service.client import files
 
 classify_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -61,7 +61,7 @@ class Question:
 
 
 @classify_app.command()
-def _classify(
+def _classify(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
     images: Annotated[
         list[str],
         typer.Argument(
@@ -76,6 +76,10 @@ def _classify(
     ] = "127.0.0.1:8001",
     top: Annotated[int, typer.Option(min=1, help="How many of the best classes to show.")] = 3,
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for each answer.")] = 30.0,
+    tls_ca: access_flags.TlsCa = None,
+    tls_certificate: access_flags.TlsCertificate = None,
+    tls_key: access_flags.TlsKey = None,
+    token_file: access_flags.TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of a table: one class a line.")] = False,
 ) -> None:
@@ -88,7 +92,8 @@ def _classify(
     results = find(images)
     question = Question(model, address, top, timeout_s)
     try:
-        served = client.Client(address, timeout_s=timeout_s)
+        credentials, token = access_flags.read(tls_ca, tls_certificate, tls_key, token_file)
+        served = client.Client(address, timeout_s=timeout_s, credentials=credentials, token=token)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--address") from None
     try:

@@ -8,15 +8,19 @@ import inspect
 import logging
 import pathlib
 import sys
+import typing
 from typing import Annotated, Any
 
 import typer
 
-from service import errors, logs, settings
+from service import errors, logs, settings, transport_settings
 
 log = logging.getLogger(__name__)
 
 serve_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_KINDS = (int, float, bool, pathlib.Path)
+_PANEL = "Connections and callers"
 
 
 def _serve(**flags: Any) -> None:
@@ -54,7 +58,8 @@ def _settings_signature() -> inspect.Signature:
     """One option per settings field, so that name, help and default stand in one place only."""
     parameters = [_option("config", "TOML file with settings.", pathlib.Path, None)]
     for name, field in settings.Settings.model_fields.items():
-        kind = field.annotation if field.annotation in {int, float, bool, pathlib.Path} else str
+        plain = next((part for part in typing.get_args(field.annotation) if part in _KINDS), field.annotation)
+        kind = plain if plain in _KINDS else str
         kind = list[str] if field.annotation == tuple[str, ...] else kind
         parameters.append(_option(name, field.description or "", kind, field.default))
     return inspect.Signature(parameters)
@@ -62,7 +67,8 @@ def _settings_signature() -> inspect.Signature:
 
 def _option(name: str, text: str, kind: Any, default: Any) -> inspect.Parameter:
     shown = False if default is None or default == () else str(default)
-    option = typer.Option(settings.flag_name(name), help=text, show_default=shown)
+    panel = _PANEL if name in transport_settings.TransportSettings.model_fields else None
+    option = typer.Option(settings.flag_name(name), help=text, show_default=shown, rich_help_panel=panel)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

@@ -6,6 +6,8 @@ Path: raised anywhere → **errors** → wire.status turns it into a gRPC status
     ├── StartupError            the server or a command does not start; said on stderr, exit status 1
     │   ├── SettingsError
     │   ├── PortTaken
+    │   ├── CertificateError    of TLS
+    │   ├── TokenFileError
     │   ├── ProviderUnavailable
     │   ├── RepositoryError     the repository as a whole
     │   └── ModelLoadError      one model
@@ -19,12 +21,16 @@ Path: raised anywhere → **errors** → wire.status turns it into a gRPC status
     │   └── NotInRepository     there is nothing to load
     ├── Refused                 come back later; says when
     │   ├── QueueFull
-    │   └── TooLate             it could not be answered in time
+    │   ├── TooLate             it could not be answered in time
+    │   ├── RateExceeded        of the caller's token
+    │   └── CallerFull          this caller has enough out
     ├── DeadlineExceeded
     ├── NotServing              starting or draining
     ├── WasReplaced             a model went away between two steps of a request
     ├── ControlOff              models are loaded at start only
     ├── ControlDenied           a caller who may not load and unload models
+    ├── NotAuthenticated        no token, or one that is not known
+    ├── NotPermitted            a token that does not reach so far
     ├── NotSupported            a part of the protocol that Fovea does not have
     └── RunFailed               the model's run failed; details are in the log
 
@@ -32,6 +38,7 @@ Messages say what was wrong, what was expected, and what to do. Facts stay as at
 """
 
 import difflib
+import pathlib
 from collections.abc import Iterable
 
 
@@ -78,6 +85,22 @@ class PortTaken(StartupError):
             f"the port is taken or not allowed; stop the other process or choose another with {flag}"
         )
         self.address = address
+
+
+class CertificateError(StartupError):
+    """A file of TLS that cannot be used."""
+
+    def __init__(self, path: pathlib.Path, wrong: str, remedy: str) -> None:
+        super().__init__(f"TLS file {path} {wrong}; {remedy}")
+        self.path = path
+
+
+class TokenFileError(StartupError):
+    """The file of tokens cannot be used."""
+
+    def __init__(self, path: pathlib.Path, wrong: str) -> None:
+        super().__init__(f"token file {path}: {wrong}; `fovea token NAME` prints entries as they should be")
+        self.path = path
 
 
 class ProviderUnavailable(StartupError):
@@ -245,6 +268,26 @@ class TooLate(Refused):
         self.slack_s = slack_s
 
 
+class RateExceeded(Refused):
+    """A token has sent as many images as it may."""
+
+    def __init__(self, caller: str, rate_per_s: float, pause_s: float) -> None:
+        super().__init__(f"{caller} may send {rate_per_s:g} images a second and has sent more", pause_s)
+        self.caller = caller
+
+
+class CallerFull(Refused):
+    """A caller has as many samples unanswered as it may."""
+
+    def __init__(self, caller: str, out: int, limit: int, pause_s: float) -> None:
+        super().__init__(
+            f"{caller} has {out} samples unanswered; the limit is {limit} for each caller (--caller-samples-max); "
+            "send less at once",
+            pause_s,
+        )
+        self.caller = caller
+
+
 class DeadlineExceeded(FoveaError):
     """The caller's deadline passed while the request waited."""
 
@@ -285,14 +328,29 @@ class ControlOff(FoveaError):
 
 
 class ControlDenied(FoveaError):
-    """A caller from another machine wants to load or unload."""
+    """A caller from another machine wants to load or unload, or to change the server otherwise."""
 
     def __init__(self, peer: str) -> None:
         super().__init__(
-            f"loading and unloading models is for callers on the server's own machine, and this call came from {peer}; "
-            "call from there, or start the server with --allow-remote-control in a network you trust"
+            f"controlling the server is for callers on its own machine, and this call came from {peer}; call from "
+            "there, or start the server with --tokens (or, in a network you trust, with --allow-remote-control)"
         )
         self.peer = peer
+
+
+class NotAuthenticated(FoveaError):
+    """A call whose caller is not known."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__(f"{wrong}; send a token of this server as metadata 'authorization: Bearer TOKEN'")
+
+
+class NotPermitted(FoveaError):
+    """A token that does not reach so far."""
+
+    def __init__(self, token: str, what: str, remedy: str) -> None:
+        super().__init__(f"token {token!r} may not {what}; {remedy}")
+        self.token = token
 
 
 class NotSupported(FoveaError):

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import rich.console
 import typer
 
-from service import errors
+from service import access_flags, errors
 from service.loadgen import capacity, conditions, generator, job, plan, run, screen
 from service.loadgen.report import page
 
@@ -116,6 +116,10 @@ def _load(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Streams answer in order: do not look at ids.", hidden=True)
     ] = False,
+    tls_ca: access_flags.TlsCa = None,
+    tls_certificate: access_flags.TlsCertificate = None,
+    tls_key: access_flags.TlsKey = None,
+    token_file: access_flags.TokenFile = None,
     cpu: Annotated[
         str | None, typer.Option(metavar="CORES", help="Run on this core only; processes on these in turn: 2,3.")
     ] = None,
@@ -143,6 +147,7 @@ def _load(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
 
     Status: 0 measured, 1 not measured or nothing answered, 2 wrong options, 3 a --fail-if holds or no capacity found.
     """
+    access_flags.export(tls_ca, tls_certificate, tls_key, token_file)
     _check(concurrency, rate, ramp, find_capacity=find_capacity, p99=p99)
     at_rate = _ramped(rate, ramp, duration, arrivals, seed)
     chosen = plan.Plan(

@@ -4,6 +4,7 @@ Path: cli → **server** → everything.
 """
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import os
@@ -18,9 +19,10 @@ from service.images import decode, pool
 from service.metrics import occupancy
 from service.models import lifecycle
 from service.runtime import cores, cuda, nvml, providers, session
-from service.wire import describe, http, passage
+from service.wire import describe, http, passage, transport
 from service.wire import repository as wire_repository
 from service.wire import server as grpc_server
+from service.wire.security import certificates, guard, tokens
 
 if TYPE_CHECKING:
     from service.tracing import otlp
@@ -50,14 +52,15 @@ class Server:
         )
         self._watch()
         self._tracer = _tracer(chosen)
-        self._way = passage.Passage(self._engine, self._decoders, self._metrics, self._tracer)
+        access = _access(chosen, self._metrics)
+        self._way = passage.Passage(self._engine, self._decoders, self._metrics, access.watch, self._tracer)
         mode = control.Mode(chosen.model_control_mode)
         self._control = control.Control(self._engine, chosen.repository, mode, self._metrics, health=self._tell_health)
         self._poll = poll.Poll(self._control, chosen.repository_poll_s)
-        door = wire_repository.Repository(self._control, allows_remote=chosen.allow_remote_control)
+        door = wire_repository.Repository(self._control, access.watch)
         with cores.threads_give_way():
             described = describe.Describe(self._engine, mode, allows_shared_memory=chosen.allow_client_shm)
-            self._grpc = grpc_server.GrpcPort(self._way, described, door, _limits(chosen))
+            self._grpc = grpc_server.GrpcPort(self._way, described, door, _transport(chosen), access)
         self._http = http.HttpPort(self._engine, self._metrics, asyncio.get_running_loop())
 
     async def start(self) -> None:
@@ -68,7 +71,9 @@ class Server:
         """
         host = self._settings.host
         with cores.threads_give_way():
-            grpc_port = await self._grpc.start(host, self._settings.grpc_port)
+            ports = await self._grpc.start(host, self._settings.grpc_port, self._settings.health_port)
+        if ports.health is not None:
+            log.info("plain health on %s:%d", host, ports.health)
         metrics_port = self._http.start(host, self._settings.metrics_port)
         await self._control.start(await self._loader(), self._settings.load_model)
         self._engine.state = engine.State.SERVING
@@ -76,7 +81,7 @@ class Server:
         gc.freeze()  # what is there now stays: no need to look through it again and again
         log.info(
             "ready: gRPC on %s:%d, metrics on http://%s:%d/metrics, models: %s",
-            *(host, grpc_port, host, metrics_port, ", ".join(self._engine.names()) or "none yet"),
+            *(host, ports.grpc, host, metrics_port, ", ".join(self._engine.names()) or "none yet"),
         )
         if self._control.mode is control.Mode.POLL:
             self._poll.start()
@@ -163,8 +168,41 @@ def _tracer(chosen: settings.Settings) -> "otlp.Tracer | None":
     return tracer
 
 
-def _limits(chosen: settings.Settings) -> grpc_server.Limits:
-    return grpc_server.Limits(chosen.message_bytes_max, chosen.stream_messages_max, chosen.allow_client_shm)
+def _transport(chosen: settings.Settings) -> transport.Transport:
+    names = (field.name for field in dataclasses.fields(transport.Transport))
+    return transport.Transport(**{name: getattr(chosen, name) for name in names})
+
+
+def _access(chosen: settings.Settings, numbers: metrics.Metrics) -> grpc_server.Access:
+    """Read what says who may call.
+
+    Raises:
+        CertificateError, TokenFileError: a file cannot be used.
+    """
+    known = None if chosen.tokens is None else tokens.Tokens(chosen.tokens)
+    watch = guard.Guard(
+        known,
+        allows_remote_control=chosen.allow_remote_control,
+        caller_samples_max=chosen.caller_samples_max,
+        count=lambda code: numbers.unknown.update((code,)),
+    )
+    certificate = None
+    if chosen.tls_certificate is not None and chosen.tls_key is not None:
+        places = certificates.Files(chosen.tls_certificate, chosen.tls_key, chosen.tls_client_ca)
+        certificate = certificates.Certificates(places)
+    _warn_of_strangers(chosen)
+    return grpc_server.Access(watch, certificate, chosen.allow_client_shm)
+
+
+def _warn_of_strangers(chosen: settings.Settings) -> None:
+    """Say what those who reach the port from elsewhere may do."""
+    host = chosen.host
+    if host == "localhost" or guard.is_local(f"ipv4:{host}:0") or guard.is_local(f"ipv6:[{host}]:0"):
+        return
+    if chosen.tokens is None and chosen.tls_client_ca is None:
+        log.warning("listening on %s without --tokens or --tls-client-ca: all who reach it may use it", host)
+    elif chosen.tls_certificate is None:
+        log.warning("listening on %s without TLS: tokens can be read on the way, unless a proxy adds it", host)
 
 
 async def run(chosen: settings.Settings) -> None:

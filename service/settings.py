@@ -16,13 +16,15 @@ from typing import Any, Literal
 import pydantic
 import pydantic_settings
 
-from service import errors
+from service import errors, transport_settings
 
 ENV_PREFIX = "FOVEA_"
 CONFIG_VARIABLE = "FOVEA_CONFIG"
+CLIENT_PREFIX = "FOVEA_CLIENT_"
+"""Variables of `fovea classify` and `fovea load`, which may stand in the same environment."""
 
 
-class Settings(pydantic_settings.BaseSettings):
+class Settings(transport_settings.TransportSettings, pydantic_settings.BaseSettings):
     """What `fovea serve` can be told. Build it with `load`."""
 
     model_config = pydantic_settings.SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
@@ -49,8 +51,9 @@ class Settings(pydantic_settings.BaseSettings):
     )
     allow_remote_control: bool = pydantic.Field(
         False,
-        description="Let callers from other machines load and unload models. Without it only those on this machine may "
-        "(which a proxy on this machine makes everybody).",
+        description="Let callers from other machines load and unload models, and change log levels. Without it only "
+        "those on this machine may (all who come through a proxy here); with --tokens, those whose token has the "
+        "right.",
     )
     allow_client_shm: bool = pydantic.Field(
         False,
@@ -59,7 +62,7 @@ class Settings(pydantic_settings.BaseSettings):
     )
     host: str = pydantic.Field(
         "127.0.0.1",
-        description="Address to listen on. There is no authentication yet: 0.0.0.0 only in a network you trust.",
+        description="Address to listen on. For others than this machine's own see deploy/SECURITY.md: tokens, TLS.",
     )
     grpc_port: int = pydantic.Field(8001, ge=0, le=65535, description="gRPC port; 0 takes a free one and logs it.")
     metrics_port: int = pydantic.Field(
@@ -186,6 +189,9 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
             f"--load-model is given, but --model-control-mode is {chosen.model_control_mode}, which loads every model; "
             "leave it out, or choose --model-control-mode explicit"
         )
+    contradiction = chosen.contradiction(allows_remote_control=chosen.allow_remote_control)
+    if contradiction is not None:
+        raise errors.SettingsError(contradiction)
     return chosen
 
 
@@ -193,7 +199,7 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     known = {ENV_PREFIX + name.upper(): name for name in Settings.model_fields}
     values: dict[str, str] = {}
     for variable, value in environment.items():
-        if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(ENV_PREFIX) or variable.startswith(CLIENT_PREFIX) or variable == CONFIG_VARIABLE:
             continue
         if variable not in known:
             raise errors.SettingsError(

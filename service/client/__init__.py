@@ -10,6 +10,7 @@ A call's way, and where each step lives:
 `calls` keeps deadlines and repeats, `fleet` knows the addresses, `endpoint` one of them, `stream` one of its streams.
 """
 
+from service.client.access import Access
 from service.client.arrays import tensors
 from service.client.asynchronous import Client
 from service.client.failures import CallFailed
@@ -17,6 +18,7 @@ from service.client.messages import Prediction, Signature, image_request, pixel_
 from service.client.synchronous import SyncClient
 
 __all__ = [
+    "Access",
     "CallFailed",
     "Client",
     "Prediction",

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf import message as protobuf_message
 
 from protos import inference_pb2
-from service.client import addresses, calls, endpoint, failures, fleet
+from service.client import access, addresses, calls, endpoint, failures, fleet
 
 Answer = TypeVar("Answer")
 
@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     streams: bool
     compression: grpc.Compression | None
     credentials: grpc.ChannelCredentials | None
+    token: str
     stream_age_s: float
     resolve_every_s: float
 
@@ -42,12 +43,13 @@ class Connection:
         streams: False for unary calls only.
         compression: of messages, such as grpc.Compression.Gzip. Encoded images do not get smaller.
         credentials: for TLS, such as grpc.ssl_channel_credentials(); None for plain text.
+        token: of the server's file of tokens; in plain text everybody on the way can read it.
         stream_age_s: seconds until a stream is renewed, give or take a tenth.
         resolve_every_s: seconds between look-ups of names; another is made when an address fails.
 
     Raises:
         TypeError: compression or credentials of another kind.
-        ValueError: an address that is none, or seconds that are not positive.
+        ValueError: an address or a token that is none, or seconds that are not positive.
 
     Mutable state: the fleet and the calls, once open; touched only on the event loop that opened it.
     """
@@ -60,6 +62,7 @@ class Connection:
         streams: bool = True,
         compression: grpc.Compression | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str = "",
         stream_age_s: float = 60.0,
         resolve_every_s: float = 30.0,
     ) -> None:
@@ -71,6 +74,7 @@ class Connection:
             positive_s("stream_age_s", stream_age_s),
             _given("compression", compression, grpc.Compression),
             _given("credentials", credentials, grpc.ChannelCredentials),
+            access.checked(token),
         )
         self._fleet: fleet.Fleet | None = None
         self._calls: calls.Calls | None = None

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf import message as protobuf_message
 
 from protos import inference_pb2
-from service.client import failures, messages, retries, stream
+from service.client import access, failures, messages, retries, stream
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     # data of theirs in between: so none without an open stream, and after the first without data one a minute.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # without it gRPC 1.85 waits 60 s, whatever the line above says
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 1),
 )
@@ -75,13 +76,16 @@ class Transport:
     compression: grpc.Compression | None = None
     credentials: grpc.ChannelCredentials | None = None
     """For TLS; None: plain text."""
+    token: str = dataclasses.field(default="", repr=False)
 
-    def channel(self, address: str, authority: str) -> grpc.aio.Channel:
+    def channel(self, address: str, authority: str) -> grpc.aio.Channel | access.Bearing:
         """Open a channel; `authority` is the name that the server has, where the address is only its number."""
         options = [*_OPTIONS, *([("grpc.default_authority", authority)] if authority else [])]
         if self.credentials is None:
-            return grpc.aio.insecure_channel(address, options, self.compression)
-        return grpc.aio.secure_channel(address, self.credentials, options, self.compression)
+            opened = grpc.aio.insecure_channel(address, options, self.compression)
+        else:
+            opened = grpc.aio.secure_channel(address, self.credentials, options, self.compression)
+        return access.Bearing(opened, self.token) if self.token else opened
 
 
 class Endpoint:
@@ -104,7 +108,7 @@ class Endpoint:
         self.trials = 0
         self._transport = transport
         self._on_change = on_change
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: grpc.aio.Channel | access.Bearing | None = None
         self._calls: dict[str, Any] = {}
         self._streams: list[stream.Stream] = []
         self._leaving: set[stream.Stream] = set()
@@ -273,6 +277,6 @@ class Endpoint:
                 self._has_told = True
                 log.warning("no streams to %s: unary calls instead, which cost more; %s", self.address, ended.failure)
 
-    def _opened(self) -> grpc.aio.Channel:
+    def _opened(self) -> grpc.aio.Channel | access.Bearing:
         assert self._channel is not None, "the fleet opens an endpoint before it gives it calls"
         return self._channel

@@ -34,6 +34,7 @@ _SAY_NOTHING_OF_STREAMS = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message that is too large
     grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAUTHENTICATED,  # of the token
 )
 
 

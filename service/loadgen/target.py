@@ -12,6 +12,7 @@ import grpc.aio
 
 from protos import inference_pb2
 from service import errors
+from service.client import access
 
 METHOD = "/inference.GRPCInferenceService/"
 
@@ -78,9 +79,23 @@ def of_answers(model: str, metadata: Any, config: Any) -> Described:
     return Described(model, inputs, metadata.properties.get("image_input", ""), config.max_batch_size)
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Return a channel as every process of the generator opens it."""
-    return grpc.aio.insecure_channel(address, _OPTIONS)
+def open_channel(address: str) -> Any:
+    """Open a channel with the TLS and the token of the environment, which all processes of the generator share.
+
+    Raises:
+        StartupError: a file that it names cannot be used.
+    """
+    try:
+        chosen = access.of_environment()
+        credentials = chosen.credentials()
+    except ValueError as error:
+        raise errors.StartupError(f"{error} (FOVEA_CLIENT_* in the environment)") from error
+    opened = (
+        grpc.aio.insecure_channel(address, _OPTIONS)
+        if credentials is None
+        else grpc.aio.secure_channel(address, credentials, _OPTIONS)
+    )
+    return access.Bearing(opened, chosen.token) if chosen.token else opened
 
 
 class Target:

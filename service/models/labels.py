@@ -31,6 +31,8 @@ def read(
 def _read(model: str, folder: pathlib.Path, filename: str, described: manifest_pb2.Manifest | None) -> list[str]:
     if pathlib.PurePath(filename).name != filename:
         raise errors.ModelLoadError(model, f"label_filename {filename!r} must be a plain file name")
+    if not (folder / filename).resolve().is_relative_to(folder.resolve()):  # clients are told what is in it
+        raise errors.ModelLoadError(model, f"{filename} is a link that leaves {folder}; put the file itself there")
     try:
         content = (folder / filename).read_bytes()
         text = content.decode()

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import pathlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 
@@ -34,7 +35,7 @@ class Trial:
 async def loaded(
     folder: repository.ModelFolder, candidate: candidates.Candidate, options: session.Options
 ) -> AsyncIterator[lifecycle.ServedModel]:
-    """Serve the model under a candidate's configuration, from a repository of links made for it.
+    """Serve the model under a candidate's configuration, from a repository made for it, with links to the graphs.
 
     Raises:
         ModelLoadError: it cannot be served so.
@@ -44,8 +45,10 @@ async def loaded(
         copy = repository.ModelFolder(folder.name, pathlib.Path(place) / folder.name, folder.version)
         copy.path.mkdir()
         for part in folder.path.iterdir():
-            if part.name != "config.pbtxt":
+            if part.is_dir():
                 (copy.path / part.name).symlink_to(part.resolve())
+            elif part.name != "config.pbtxt":  # labels; a model takes no files from outside its folder
+                shutil.copyfile(part, copy.path / part.name)
         (copy.path / "config.pbtxt").write_text(text_format.MessageToString(candidate.config))
         served = await asyncio.to_thread(lifecycle.Loader(options, 2**20, loop_clock, metrics.Metrics()).load, copy)
         try:

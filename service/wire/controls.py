@@ -17,6 +17,7 @@ from protos import inference_pb2
 from service import errors
 from service.tracing import trace
 from service.wire import failures, regions, trace_settings
+from service.wire.security import guard
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -24,10 +25,11 @@ _LEVELS = (("log_info", logging.INFO), ("log_warning", logging.WARNING), ("log_e
 
 
 class Controls:
-    """The calls. Holds nothing of its own."""
+    """The calls, for those who may control the server. Holds nothing of its own."""
 
-    def __init__(self, shared: regions.Regions, tracer: trace.Tracer | None = None) -> None:
+    def __init__(self, shared: regions.Regions, watch: guard.Guard, tracer: trace.Tracer | None = None) -> None:
         self._regions = shared
+        self._guard = watch
         self._trace_settings = trace_settings.TraceSettings(tracer)
 
     def calls(self) -> dict[str, Callable[[Any, Context], Awaitable[bytes]]]:
@@ -42,7 +44,14 @@ class Controls:
             "TraceSetting": self._trace_settings.answer,
             "LogSettings": self.log_settings,
         }
-        return {name: _call(answer) for name, answer in answers.items()}
+        return {name: self._call(answer) for name, answer in answers.items()}
+
+    def _call(self, answer: Callable[[Any], Any]) -> Callable[[Any, Context], Awaitable[bytes]]:
+        async def call(request: Any, context: Context) -> Any:
+            self._guard.require_control(context.peer())
+            return answer(request)
+
+        return failures.told(call)
 
     def system_status(
         self, request: inference_pb2.SystemSharedMemoryStatusRequest
@@ -117,10 +126,3 @@ def _level(request: inference_pb2.LogSettingsRequest, now: int) -> int:
     if is_verbose:
         return logging.DEBUG
     return next((least for name, least in _LEVELS if wanted[name]), logging.CRITICAL)
-
-
-def _call(answer: Callable[[Any], Any]) -> Callable[[Any, Context], Awaitable[bytes]]:
-    async def call(request: Any, context: Context) -> Any:
-        return answer(request)
-
-    return failures.told(call)

@@ -9,12 +9,16 @@ import http.server
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import prometheus_client
 
 from service import engine, errors, metrics
 
 LOOP_ANSWERS_WITHIN_S = 5.0
+
+CONNECTIONS_MAX = 64
+"""Connections at once, each with a thread: scrapers and probes of a whole cluster need a few."""
 
 
 class HttpPort:
@@ -88,5 +92,18 @@ def _server_class(host: str) -> type[http.server.ThreadingHTTPServer]:
     class Server(http.server.ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
+        room = threading.BoundedSemaphore(CONNECTIONS_MAX)
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if self.room.acquire(blocking=False):
+                super().process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self.room.release()
 
     return Server

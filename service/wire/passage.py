@@ -24,6 +24,7 @@ from service.models import description
 from service.tracing import trace as tracing
 from service.wire import parameters as told
 from service.wire import status
+from service.wire.security import guard
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Passage:
         served: engine.Engine,
         decoders: pool.DecodePool,
         numbers: metrics.Metrics,
+        watch: guard.Guard,
         tracer: tracing.Tracer | None = None,
     ) -> None:
         self.draining = asyncio.Event()
@@ -66,6 +68,7 @@ class Passage:
         self._engine = served
         self._decoders = decoders
         self._metrics = numbers
+        self._guard = watch
         self._open = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -105,7 +108,9 @@ class Passage:
 
         Raises:
             ModelNotFound: see engine.Engine.model.
+            NotAuthenticated, NotPermitted: see guard.Guard.require_model.
         """
+        self._guard.require_model(name)
         return self._engine.model(name, version)
 
     def trace(
@@ -148,7 +153,10 @@ class Passage:
         """
         decode_s = 0.0
         waits_s = self._decoders.decode_s_estimate(len(images)) if images else 0.0
-        with self._engine.admit(model, samples, asked, decode_s=waits_s) as place:
+        with (
+            self._guard.held(asked.caller, samples),
+            self._engine.admit(model, samples, asked, decode_s=waits_s) as place,
+        ):
             if trace is not None:
                 trace.admitted((model.name, model.version), samples)
                 place.trace = trace

@@ -2,11 +2,9 @@
 
 Path: client → **repository** → control.
 
-The index is for everybody. Loading and unloading is for callers on this machine, unless a setting says otherwise.
+The index is for everybody. Loading and unloading is for those who may control the server: see security.guard.
 """
 
-import ipaddress
-import urllib.parse
 from typing import Any
 
 import grpc
@@ -14,6 +12,7 @@ import grpc
 from protos import inference_pb2
 from service import control, errors
 from service.models import handed
+from service.wire.security import guard
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Parameters = Any
@@ -26,9 +25,9 @@ _UNLOAD_DEPENDENTS = "unload_dependents"
 class Repository:
     """The calls about the model repository. What they raise is told by failures.told."""
 
-    def __init__(self, models: control.Control, *, allows_remote: bool) -> None:
+    def __init__(self, models: control.Control, watch: guard.Guard) -> None:
         self._control = models
-        self._allows_remote = allows_remote
+        self._guard = watch
 
     async def index(
         self, request: inference_pb2.RepositoryIndexRequest, context: Context
@@ -49,7 +48,7 @@ class Repository:
         self, request: inference_pb2.RepositoryModelLoadRequest, context: Context
     ) -> inference_pb2.RepositoryModelLoadResponse:
         """Load a model, or load it again; answered when it serves."""
-        self._check_control(request.repository_name, context)
+        self._check_control(request, context)
         await self._control.load(request.model_name, _handed(request.parameters))
         return inference_pb2.RepositoryModelLoadResponse()
 
@@ -57,36 +56,17 @@ class Repository:
         self, request: inference_pb2.RepositoryModelUnloadRequest, context: Context
     ) -> inference_pb2.RepositoryModelUnloadResponse:
         """Serve a model no longer; answered when what was accepted for it is answered."""
-        self._check_control(request.repository_name, context)
+        self._check_control(request, context)
         _check_unload(request.parameters)
         await self._control.unload(request.model_name)
         return inference_pb2.RepositoryModelUnloadResponse()
 
-    def _check_control(self, repository_name: str, context: Context) -> None:
+    def _check_control(self, request: Any, context: Context) -> None:
         """Check that this caller may load and unload here."""
-        peer = context.peer()
-        if not self._allows_remote and not is_local(peer):
-            raise errors.ControlDenied(peer)
+        self._guard.require_control(context.peer(), request.model_name)
         if self._control.mode is control.Mode.NONE:
             raise errors.ControlOff
-        _check_repository(repository_name)
-
-
-def is_local(peer: str) -> bool:
-    """Return whether a peer, as gRPC names it, is on this machine: "ipv4:127.0.0.1:5", "ipv6:[::1]:5", "unix:...".
-
-    gRPC writes brackets as %5B and %5D. An IPv4 address may come as IPv6: ::ffff:127.0.0.1.
-    """
-    kind, _, address = urllib.parse.unquote(peer).partition(":")
-    if kind == "unix":
-        return True
-    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+        _check_repository(request.repository_name)
 
 
 def _check_repository(name: str) -> None:

@@ -25,6 +25,8 @@ CODES: dict[type[errors.FoveaError], grpc.StatusCode] = {
     errors.WasReplaced: grpc.StatusCode.UNAVAILABLE,
     errors.ControlOff: grpc.StatusCode.UNAVAILABLE,
     errors.ControlDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotAuthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.RunFailed: grpc.StatusCode.INTERNAL,
 }

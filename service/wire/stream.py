@@ -13,6 +13,7 @@ import grpc.aio
 
 from service import engine, errors
 from service.wire import failures, passage
+from service.wire.security import guard
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, str], Awaitable[bytes]]
@@ -160,6 +161,9 @@ class _Place:
 
 
 def caller(context: Context) -> str:
-    """Return whose share of the device a call uses: its host, so that more connections do not get more."""
+    """Return whose share of the device a call uses: its token's, else its host's, so that connections do not count."""
+    name = guard.caller_name()
+    if name:
+        return name
     peer: str = context.peer()  # such as ipv4:10.0.0.7:51234, ipv6:%5B::1%5D:51234, unix:
     return peer.rpartition(":")[0] or peer

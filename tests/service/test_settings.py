@@ -50,3 +50,17 @@ def test_models_to_load_are_a_list_or_separated_by_commas() -> None:
 def test_a_missing_file_is_an_error() -> None:
     with pytest.raises(errors.SettingsError, match="cannot be read"):
         settings.load({}, {"FOVEA_CONFIG": "/nowhere/fovea.toml"})
+
+
+def test_settings_that_cannot_go_together_are_told_so() -> None:
+    for flags, sentence in (
+        ({"tls_key": "k"}, "--tls-key is given without --tls-certificate"),
+        ({"tls_client_ca": "c"}, "--tls-client-ca is given, but client certificates need TLS"),
+        ({"tokens": "t", "allow_remote_control": True}, "--allow-remote-control is given with --tokens"),
+    ):
+        with pytest.raises(errors.SettingsError, match=sentence):
+            settings.load(flags, {})
+
+
+def test_variables_of_the_client_may_stand_beside_the_server_s() -> None:
+    assert settings.load({}, {"FOVEA_CLIENT_TOKEN": "x", "FOVEA_TLS_KEY": "k", "FOVEA_TLS_CERTIFICATE": "c"}).tls_key

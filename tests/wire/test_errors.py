@@ -11,6 +11,7 @@ import pytest
 from protos import inference_pb2
 from service import errors
 from service.wire import details, failures, status
+from service.wire.security import tokens
 from tests.conftest import RunningServer, running
 from tests.wire import troubled
 from tests.wire.test_repository import own_address
@@ -85,6 +86,9 @@ ELSEWHERE = {
     "ControlOff": "test_a_server_that_loads_at_start_only_says_so",
     "ControlDenied": "test_a_caller_from_elsewhere_is_denied",
     "NotServing": "test_a_server_that_drains_says_so",
+    **dict.fromkeys(
+        ("NotAuthenticated", "NotPermitted", "CallerFull", "RateExceeded"), "test_a_caller_is_told_what_it_may_not"
+    ),
 }
 NO_CALL = {
     "FoveaError": "a base",
@@ -93,6 +97,8 @@ NO_CALL = {
     "SettingsError": "as StartupError",
     "MissingExtra": "as StartupError",
     "PortTaken": "as StartupError",
+    "CertificateError": "as StartupError",
+    "TokenFileError": "as StartupError",
     "ProviderUnavailable": "as StartupError",
     "RepositoryError": "as StartupError",
     "WasReplaced": "a race between two steps of one call; see test_every_error_is_told_by_the_edge",
@@ -136,6 +142,31 @@ def test_a_caller_from_elsewhere_is_denied(troubles: pathlib.Path, tmp_path: pat
     assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CONTROL_DENIED")
 
 
+def test_a_caller_is_told_what_it_may_not(troubles: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    secret, digest = tokens.made()
+    limits = 'models = ["slow"]\nimages_per_s = 0.01\nburst = 1'
+    (tmp_path / "tokens.toml").write_text(f'[mary]\nsha256 = "{digest}"\n{limits}\n')
+    flags = ("--load-model", "slow", "--tokens", str(tmp_path / "tokens.toml"), "--caller-samples-max", "1")
+    by = (("authorization", f"Bearer {secret}"),)
+    with (
+        running(troubles, tmp_path / "log", *troubled.EXPLICIT, *flags) as guarded,
+        grpc.insecure_channel(guarded.address) as opened,
+    ):
+        unknown, elsewhere = call(opened, slow(0)), call(opened, load("slow"), metadata=by)
+        long = opened.unary_unary(troubled.SERVICE + "ModelInfer").future(slow(300).SerializeToString(), metadata=by)
+        full = call(opened, slow(0), metadata=by)
+        assert long.result(60)
+        fast = call(opened, slow(0), metadata=by)
+    assert [(one.code, one.reason) for one in (unknown, elsewhere, full, fast)] == [
+        (grpc.StatusCode.UNAUTHENTICATED, "NOT_AUTHENTICATED"),
+        (grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED"),
+        (EXHAUSTED, "CALLER_FULL"),
+        (EXHAUSTED, "RATE_EXCEEDED"),
+    ]
+    assert full.retry_ms
+    assert fast.retry_ms
+
+
 def test_a_server_that_drains_says_so(troubles: pathlib.Path, tmp_path: pathlib.Path) -> None:
     flags = (*troubled.EXPLICIT, "--load-model", "slow")
     with running(troubles, tmp_path / "log", *flags) as draining, grpc.insecure_channel(draining.address) as opened:
@@ -165,6 +196,9 @@ SAMPLES: tuple[errors.FoveaError, ...] = (
     errors.QueueFull("m", "all wait", 0.02), errors.TooLate("m", 1.0, 0.5, None), errors.DeadlineExceeded("m", 1.0),
     errors.NotServing("draining"), errors.WasReplaced("m"), errors.ControlOff(),
     errors.ControlDenied("ipv4:10.0.0.1:5"), errors.NotSupported("x"), errors.RunFailed("m"),
+    errors.CertificateError(pathlib.Path("/c"), "is encrypted", "r"), errors.TokenFileError(pathlib.Path("/t"), "w"),
+    errors.NotAuthenticated("no token"), errors.NotPermitted("mary", "infer", "r"),
+    errors.RateExceeded("token mary", 1.0, 0.5), errors.CallerFull("token mary", 8, 8, 0.05),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from service.wire import repository as wire_repository
+from service.wire.security import guard
 from tests.conftest import FOVEA, RunningServer, running
 from tests.wire import repositories
 from tests.wire.repositories import MODEL, Weights, lay, served, states, until
@@ -273,8 +273,8 @@ def test_poll_follows_the_folder(both: Both, tmp_path: pathlib.Path) -> None:
 def test_only_callers_on_the_same_machine_may_control() -> None:
     local = ("ipv4:127.0.0.1:5", "ipv4:127.1.2.3:5", "ipv6:[::1]:5", "ipv6:%5B::1%5D:5", "unix:/tmp/x", "unix:")
     remote = ("ipv4:10.0.0.1:5", "ipv6:[2001:db8::1]:5", "ipv6:%5Bfe80::1%25eth0%5D:5", "unknown", "", "ipv4:")
-    assert all(wire_repository.is_local(peer) for peer in (*local, "ipv6:[::ffff:127.0.0.1]:5"))
-    assert not any(wire_repository.is_local(peer) for peer in (*remote, "ipv6:[::ffff:10.0.0.1]:5"))
+    assert all(guard.is_local(peer) for peer in (*local, "ipv6:[::ffff:127.0.0.1]:5"))
+    assert not any(guard.is_local(peer) for peer in (*remote, "ipv6:[::ffff:10.0.0.1]:5"))
 
 
 def test_a_caller_from_elsewhere_is_denied_unless_allowed(place: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -113,7 +113,9 @@ def told(error: Any) -> Told:
     )
 
 
-def call(channel: grpc.Channel, request: protobuf_message.Message | bytes, method: str = "") -> Told:
+def call(
+    channel: grpc.Channel, request: protobuf_message.Message | bytes, method: str = "", metadata: Any = ()
+) -> Told:
     """Make a unary call that has to fail; the method is the one that the message is the request of."""
     raw = request if isinstance(request, bytes) else request.SerializeToString()
     if not method:
@@ -122,7 +124,7 @@ def call(channel: grpc.Channel, request: protobuf_message.Message | bytes, metho
         service = "/fovea.v1.ImageService/" if is_image else SERVICE
         method = service + ("ModelInfer" if name == "ModelInferRequest" else name.removesuffix("Request"))
     try:
-        channel.unary_unary(method)(raw, timeout=60)
+        channel.unary_unary(method)(raw, timeout=60, metadata=metadata)
     except grpc.RpcError as error:
         return told(error)
     raise AssertionError("the call was answered")
