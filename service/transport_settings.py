@@ -29,6 +29,14 @@ class TransportSettings(pydantic.BaseModel):
         description="Calls and streams open at once on one connection; a client waits with more. As many as the queue "
         "takes: one connection can fill it, and no more.",
     )
+    unheard_calls_max: int = pydantic.Field(
+        1000,
+        ge=1,
+        description="New calls that gRPC keeps until the server hears of them. Beyond, it cancels some of the next "
+        "ones, and at three times as many all: at hardly any cost, but as CANCELLED and without a word (Fovea's client "
+        "sends those again). gRPC's own number, which lets bursts pass. For deadlines below 0.2 s at small networks, "
+        "in single calls, 32: up to twice the capacity most is answered in time; with 1000 nothing is.",
+    )
     connection_age_s: float = pydantic.Field(
         600.0,
         ge=0,

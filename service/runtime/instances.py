@@ -8,17 +8,15 @@ import itertools
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service import datatypes, errors
+from service import errors
 from service.batching import batcher, costs, slots
 from service.runtime import (
     buffers,
-    cores,
     cuda,
     handover,
     knobs,
@@ -27,6 +25,7 @@ from service.runtime import (
     rehearsal,
     runners,
     session,
+    sessions,
     trial,
 )
 
@@ -40,15 +39,6 @@ _WARM_RUNS = {providers.CPU: 1, providers.CUDA: 3}
 
 Report = Callable[[int, int], None]
 """Hears how many sizes of how many are warm."""
-
-
-class Network(NamedTuple):
-    """A loaded graph without its weights: how many nodes run where, how many of each operator, its tensors."""
-
-    nodes: Mapping[str, int]
-    operators: Mapping[str, int]
-    inputs: Sequence[datatypes.TensorSpec]
-    outputs: Sequence[datatypes.TensorSpec]
 
 
 class Instances:
@@ -82,19 +72,13 @@ class Instances:
             ModelLoadError: see session.Session.
         """
         self._model = model
-        self._path = path
         self._options = options
         self._wanted = wanted or knobs.Knobs()
         self._device = device
         self._is_cuda = options.provider.name == providers.CUDA
-        self._layout = _layout(options, self._wanted)
-        likely = self._layout or (before.layout if before is not None else None)
-        self._threads_first = likely.threads if likely else cores.available()
-        self._first = self._load(self._threads_first)
-        placed = self._first.placement
-        self.network = Network(placed.nodes, placed.operators, self._first.inputs, self._first.outputs)
-        if self._layout is None and before is not None and self.network == before.network:
-            self._layout = before.layout
+        known = None if before is None else before._sessions
+        self._sessions: sessions.Sessions = sessions.Sessions(model, path, options, self._wanted, known)
+        self._first = self._sessions.first
         self._slot = slots.Slot()
         self._runners: list[handover.Runner] = []
         self._free: list[int] = []
@@ -128,7 +112,7 @@ class Instances:
     @property
     def layout(self) -> trial.Candidate:
         """Instances and threads, as chosen."""
-        return self._layout or trial.Candidate(1, cores.available())
+        return self._sessions.layout
 
     @property
     def properties(self) -> dict[str, str]:
@@ -194,10 +178,8 @@ class Instances:
         """Give the memory of runs back, so that `close` holds nobody up. For models that end while others serve."""
         if self._is_cuda or self._device or not self._wanted.uses_arena or not rehearsal.is_fixed(self.inputs):
             return
-        sessions = {
-            id(runner.session): runner.session for runner in self._runners if isinstance(runner, runners.Runners)
-        }
-        for loaded in sessions.values():
+        used = {id(runner.session): runner.session for runner in self._runners if isinstance(runner, runners.Runners)}
+        for loaded in used.values():
             try:
                 loaded.shrink(self._zeros(1))
             except Exception as error:  # ONNX Runtime's exceptions have no common base but this
@@ -209,11 +191,8 @@ class Instances:
             runner.close()
         self._runners, self._free, self.rows_here = [], [], 0
         with contextlib.suppress(AttributeError):  # closed before
+            self._sessions.close()
             del self._first  # now, not when the garbage collector comes by: it holds the weights
-
-    def _load(self, threads: int) -> session.Session:
-        options = session.Options(self._options.provider, threads)
-        return session.Session(self._model, self._path, options, self._wanted)
 
     def _zeros(self, rows: int) -> dict[str, NDArray[np.generic]]:
         return rehearsal.zeros(self.inputs, rows, has_batch_axis=self._has_batch_axis)
@@ -229,52 +208,33 @@ class Instances:
         return True
 
     def _start(self, rows_max: int, *, is_fixed: bool) -> None:
-        sessions = self._sessions(rows_max, is_fixed=is_fixed)
-        layout = self._layout or trial.Candidate(1, cores.available())
+        may_share = not self._is_cuda and self._device is None
+        loaded = self._sessions.load(self._zeros if is_fixed else None, rows_max, may_share=may_share)
+        self._first = loaded[0]
         if (self._is_cuda or self._device) and is_fixed and rehearsal.has_device_memory(self.inputs, self.outputs):
             self.pads = True
             self.buckets = rehearsal.buckets(rows_max, self._wanted.preferred_rows)
-            self._start_pipelines(sessions)
+            self._start_pipelines(loaded)
         elif self._wanted.cuda_graphs:
             raise errors.ModelLoadError(
                 self._model, "config.pbtxt asks for CUDA graphs, which need inputs of fixed sizes; remove it"
             )
         else:
             self.buckets = rehearsal.powers_of_two(rows_max) if is_fixed else ()
-            self._start_runners(sessions, 1 if self._is_cuda else layout.instances // len(sessions))
+            self._start_runners(loaded, 1 if self._is_cuda else self.layout.instances // len(loaded))
         self._free = [runner.in_flight for runner in self._runners]
 
-    def _sessions(self, rows_max: int, *, is_fixed: bool) -> list[session.Session]:
-        layout = self._layout
-        if layout is None and is_fixed:
-            return self._try(rows_max)
-        layout = layout or trial.Candidate(1, cores.available())
-        is_shared = layout.threads == 1 and not self._is_cuda and self._device is None
-        more = 0 if is_shared else layout.instances - 1
-        return [self._first, *(self._load(layout.threads) for _ in range(more))]
-
-    def _try(self, rows_max: int) -> list[session.Session]:
-        loaded = {self._threads_first: self._first}
-
-        def load(threads: int) -> session.Session:
-            return loaded.pop(threads, None) or self._load(threads)
-
-        outcome = trial.choose(cores.available(), load, self._zeros, rows_max)
-        self._layout, self._first = outcome.chosen, outcome.sessions[0]
-        log.info("model %s: %s threads; measured: %s", self._model, outcome.chosen, outcome.table or "one core")
-        return outcome.sessions
-
-    def _start_runners(self, sessions: Sequence[session.Session], threads: int) -> None:
-        for loaded in sessions:
-            made = runners.Runners(self._model, loaded, threads)
+    def _start_runners(self, loaded: Sequence[session.Session], threads: int) -> None:
+        for one in loaded:
+            made = runners.Runners(self._model, one, threads)
             made.start()
             self._runners.append(made)
 
-    def _start_pipelines(self, sessions: Sequence[session.Session]) -> None:
+    def _start_pipelines(self, loaded: Sequence[session.Session]) -> None:
         device = self._device or cuda.Cuda(cuda.load())
         plan = buffers.Plan(self.buckets, self._has_batch_axis, self._wanted.cuda_graphs)
-        for loaded in sessions:
-            made = pipeline.Pipeline(self._model, loaded, device, plan)
+        for one in loaded:
+            made = pipeline.Pipeline(self._model, one, device, plan)
             made.start()
             self._runners.append(made)
 
@@ -342,13 +302,3 @@ class Instances:
     def _log_placement(self) -> None:
         nodes = ", ".join(f"{count} nodes on {name}" for name, count in self._first.placement.nodes.items())
         log.info("model %s: %s; up to %d batches under way", self._model, nodes, self.in_flight)
-
-
-def _layout(options: session.Options, wanted: knobs.Knobs) -> trial.Candidate | None:
-    """What config and flags say, the config first; None: measure."""
-    threads = wanted.threads or options.threads
-    if threads or options.provider.name == providers.CUDA or wanted.runs_branches_in_parallel:
-        return trial.Candidate(wanted.instances or 1, threads or cores.available())
-    if wanted.instances:
-        return trial.Candidate(wanted.instances, max(1, cores.available() // wanted.instances))
-    return None

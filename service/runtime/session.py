@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service import datatypes, errors
 from service.batching import slots
-from service.runtime import cores, division, knobs, providers, reshape
+from service.runtime import cores, division, knobs, providers, reshape, tensors
 
 # ONNX Runtime 1.31 reports usage to its maker and keeps a device id on disk unless told not to before
 # it is loaded. A server that others run does neither, unless they ask for it.
@@ -38,7 +38,6 @@ _GRAPH_ID = "gpu_graph_id"
 _NO_GRAPH = "-1"
 _BFLOAT16 = 16
 """onnx.TensorProto.BFLOAT16."""
-_SERVED = ", ".join(dict.fromkeys(datatype.ort for datatype in datatypes.ALL))
 
 
 def built_in_providers() -> list[str]:
@@ -126,9 +125,9 @@ class Session:
         if wanted.cuda_graphs and self._device == "cuda":
             self._run_options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)  # addresses differ from run to run here
         self._reshapes = wanted.reshapes
-        self.inputs = _specs(model, "input", self._session.get_inputs(), self._reshapes)
-        self.outputs = _specs(model, "output", self._session.get_outputs(), self._reshapes)
-        self.optional = _optional(self._session.get_overridable_initializers())
+        self.inputs = tensors.specs(model, "input", self._session.get_inputs(), self._reshapes)
+        self.outputs = tensors.specs(model, "output", self._session.get_outputs(), self._reshapes)
+        self.optional = tensors.optional(self._session.get_overridable_initializers())
         """Inputs that the graph has values for."""
         self._compute = _way(model, self._session, (*self.inputs, *self.optional, *self.outputs))
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -255,43 +254,6 @@ def _placement(session: onnxruntime.InferenceSession) -> Placement:
             if part.ep_name == providers.CPU and "Conv" in node.op_type:
                 convolutions.append(node.name or node.op_type)
     return Placement(dict(nodes), tuple(convolutions), dict(operators))
-
-
-def _specs(
-    model: str, role: str, arguments: Iterable[Any], reshaped: Mapping[str, reshape.Reshape]
-) -> tuple[datatypes.TensorSpec, ...]:
-    specs = (_spec(model, role, argument) for argument in arguments)
-    return tuple(_reshaped(model, spec, reshaped[spec.name]) if spec.name in reshaped else spec for spec in specs)
-
-
-def _reshaped(model: str, spec: datatypes.TensorSpec, wanted: reshape.Reshape) -> datatypes.TensorSpec:
-    """The tensor as requests have it."""
-    said = wanted.graph
-    fits = len(said) == len(spec.shape) and all(a == b or -1 in {a, b} for a, b in zip(said, spec.shape, strict=True))
-    if spec.shape and not fits:
-        raise errors.ModelLoadError(
-            model, f"config.pbtxt reshapes {spec.name!r} to {list(said)}; the graph has {list(spec.shape)}"
-        )
-    return dataclasses.replace(spec, shape=wanted.wire)
-
-
-def _spec(model: str, role: str, argument: Any, *, is_optional: bool = False) -> datatypes.TensorSpec:
-    datatype = datatypes.BY_ORT.get(argument.type)
-    if datatype is None:
-        raise errors.ModelLoadError(
-            model,
-            f"{role} {argument.name!r} has type {argument.type}, which the protocol cannot carry; "
-            f"export the model with tensors of {_SERVED}",
-        )
-    shape = tuple(size if isinstance(size, int) else -1 for size in argument.shape)
-    axis = argument.shape[0] if shape and isinstance(argument.shape[0], str) else ""
-    return datatypes.TensorSpec(argument.name, datatype, shape, axis, is_optional)
-
-
-def _optional(arguments: Iterable[Any]) -> tuple[datatypes.TensorSpec, ...]:
-    """Those of a type that is served; the others keep the graph's values."""
-    served = [argument for argument in arguments if argument.type in datatypes.BY_ORT]
-    return tuple(_spec("", "input", argument, is_optional=True) for argument in served)
 
 
 _Compute = Callable[

@@ -15,6 +15,8 @@ COMPRESSIONS = {
 
 # A message over the limit should get our sentence, not gRPC's, so the transport takes somewhat more.
 _MESSAGE_FACTOR = 2
+_UNHEARD_FACTOR = 3
+"""gRPC's own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Transport:
     compression: str = "none"
     connections_max: int = 0
     connection_calls_max: int = 1024
+    unheard_calls_max: int = 1000
     connection_age_s: float = 0.0
     connection_age_grace_s: float = 0.0
     keepalive_s: float = 60.0
@@ -44,6 +47,8 @@ class Transport:
             ("grpc.max_receive_message_length", self.message_bytes_max * _MESSAGE_FACTOR),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", self.connection_calls_max),
+            ("grpc.server.max_pending_requests", self.unheard_calls_max),
+            ("grpc.server.max_pending_requests_hard_limit", self.unheard_calls_max * _UNHEARD_FACTOR),
             ("grpc.keepalive_time_ms", _ms(self.keepalive_s)),
             ("grpc.keepalive_timeout_ms", _ms(self.keepalive_timeout_s)),
             ("grpc.http2.ping_timeout_ms", _ms(self.keepalive_timeout_s)),  # else an answer may take a minute

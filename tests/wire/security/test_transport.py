@@ -1,6 +1,7 @@
 """What connections may do, each limit met by a real client."""
 
 import asyncio
+import collections
 import contextlib
 import http.client as client_http
 import pathlib
@@ -90,6 +91,24 @@ async def test_one_connection_has_so_many_calls_open_and_the_next_waits(
             open_streams[0].call.cancel()
             await asyncio.wait_for(third, 60)
             open_streams[1].call.cancel()
+
+
+async def test_of_a_burst_that_nobody_has_heard_of_some_is_cancelled_and_the_rest_answered(
+    repository: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    async def burst(address: str) -> collections.Counter[grpc.StatusCode]:
+        async with grpc.aio.insecure_channel(address) as channel:
+            await channel.channel_ready()
+            stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            calls = [stub.ModelInfer(request(), timeout=60) for _ in range(500)]
+            return collections.Counter([await call.code() for call in calls])
+
+    with running(repository, tmp_path / "log", *QUICK) as server:
+        assert await burst(server.address) == {Code.OK: 500}
+    with running(repository, tmp_path / "log", *QUICK, "--unheard-calls-max", "4") as server:
+        codes = await burst(server.address)
+        assert set(codes) == {Code.OK, Code.CANCELLED}
+        assert codes[Code.OK] >= 4
 
 
 def test_more_connections_than_allowed_are_closed(repository: pathlib.Path, tmp_path: pathlib.Path) -> None:
