@@ -25,11 +25,11 @@ install: $(READY)  ## make .venv with the `fovea` command
 demo: $(READY)  ## the main job: train LeNet-5, export it, serve it, classify 450 digits over gRPC
 	$(BIN)/python demo.py
 
-test: check  ## all checks and tests (about 4 minutes cold, 3 warm)
-	$(BIN)/python -m pytest -q -m "not slow"
+test: check  ## all checks and tests (about 8 minutes cold, on two cores)
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
-test-all: check  ## also what is slow: the demo, NVIDIA's perf_analyzer
-	$(BIN)/python -m pytest -q
+test-all: test  ## also what is slow: the demo, NVIDIA's perf_analyzer, a real Prometheus, 20 drains, large networks
+	$(BIN)/python -m pytest -q -m slow
 
 check: $(READY)  ## the static part: format, lint, types, import contracts, generated code
 	$(BIN)/ruff format --check -q .

@@ -77,6 +77,7 @@ def applied(code: str, folder: pathlib.Path) -> tuple[list[rendering.Manifest], 
     return manifests, (kept / "commands").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_laptop(exported: Exported, pngs: list[bytes], tmp_path: pathlib.Path) -> None:
     """With weights that are trained already: training is the demo's test."""
     (tmp_path / "digit.png").write_bytes(pngs[0])

@@ -182,6 +182,7 @@ async def test_a_server_that_wants_tls_is_told_from_none(certificate: tuple[byte
         await server.stop(0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_search_reports_what_was_tried(server: RunningServer, tmp_path: pathlib.Path) -> None:
     report = tmp_path / "report.html"
     command = [*LOAD, server.address, "--model", "lenet5", "--find-capacity", "--p99", "10s", "--budget", "10m"]
@@ -203,6 +204,7 @@ def test_ctrl_c_in_a_search_reports_what_was_tried(server: RunningServer, tmp_pa
 # --- capacity and pauses --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_capacity_that_is_found_is_verified_within_the_budget(server: RunningServer) -> None:
     """With a bound that any rate below the server's own limit meets, however busy this machine is."""
     chosen = made(server.address)

@@ -191,6 +191,7 @@ def test_three_replicas_by_a_list_of_addresses(replicas: Replicas, images: pathl
         becomes_even(replicas, callers)
 
 
+@pytest.mark.slow
 def test_three_replicas_by_a_name(replicas: Replicas, images: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The joining one is at a new address, which the name stands for from then on: DNS of a headless Service."""
     tried = subprocess.run(["unshare", "-m", "true"], capture_output=True, text=True, check=False)

@@ -44,6 +44,7 @@ class Stream:
         assert not answer.error_message
 
 
+@pytest.mark.slow
 async def test_a_client_that_pings_is_let_alone_until_it_pings_too_often(
     plain: RunningServer, repository: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -270,6 +271,7 @@ async def test_a_caller_s_limit_is_kept_by_the_server(repository: pathlib.Path, 
             await stub.ModelInfer(request(4), timeout=60)
 
 
+@pytest.mark.slow
 def test_idle_connections_to_the_http_port_take_so_many_threads_and_no_more(
     repository: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
