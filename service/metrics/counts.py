@@ -31,6 +31,8 @@ SHED: tuple[tuple[type[errors.FoveaError], str], ...] = (
     (errors.QueueFull, "queue_full"),
     (errors.TooLate, "too_late"),
     (errors.DeadlineExceeded, "deadline"),
+    (errors.RateExceeded, "rate"),
+    (errors.CallerFull, "caller"),
     (errors.Refused, "other"),
 )
 """Why a request was not run although it was well-formed, by its error: the first kind that fits."""

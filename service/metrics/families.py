@@ -77,7 +77,7 @@ def shed(models: Models) -> core.Metric:
     family = core.CounterMetricFamily(
         "fovea_shed",
         "Requests not run for want of room or time: queue_full, too_late (could not be answered before its "
-        "deadline), deadline (it passed in the queue).",
+        "deadline), deadline (it passed in the queue), rate (of its token), caller (has too much out).",
         labels=(*_BY_MODEL, "reason"),
     )
     for model in models:

@@ -102,10 +102,12 @@ def test_what_is_shed_is_told_by_its_reason_and_what_is_wrong_is_not_shed() -> N
     numbers.failed("RESOURCE_EXHAUSTED", 0.1, errors.QueueFull("m", "9 samples", 0.1))
     numbers.failed("RESOURCE_EXHAUSTED", 0.1, errors.TooLate("m", 0.2, 0.1, None))
     numbers.failed("DEADLINE_EXCEEDED", 0.1, errors.DeadlineExceeded("m", 0.2))
+    numbers.failed("RESOURCE_EXHAUSTED", 0.1, errors.RateExceeded("token mary", 10.0, 0.1))
+    numbers.failed("RESOURCE_EXHAUSTED", 0.1, errors.CallerFull("token mary", 5, 4, 0.1))
     numbers.failed("RESOURCE_EXHAUSTED", 0.1, errors.MessageTooLarge(2, 1))
     numbers.failed("INTERNAL", 0.1, errors.RunFailed("m"))
     shed = {labels[0][1]: count for labels, count in values(served)["fovea_shed_total"].items()}
-    assert shed == {"queue_full": 1, "too_late": 1, "deadline": 1, "other": 0}
+    assert shed == {"queue_full": 1, "too_late": 1, "deadline": 1, "rate": 1, "caller": 1, "other": 0}
 
 
 def test_saturation_costs_instances_and_what_waits_are_looked_at() -> None:
