@@ -105,6 +105,8 @@ class Control:
             NotServing: the server is ending.
         """
         given = given or handed.Handed()
+        if not repository.is_name(name):  # it becomes a path, and files are written below it
+            raise errors.NotInRepository(name, str(self._path), ())
         handed.check(given)
         await self._change(self._load(name, given))
 
@@ -126,8 +128,8 @@ class Control:
         on_disk = await asyncio.to_thread(repository.names, self._path)
         return self._states.entries(on_disk, only_ready=only_ready)
 
-    async def look(self) -> dict[str, repository.Look]:
-        """Look at all models on disk.
+    async def look(self) -> dict[str, repository.Look | None]:
+        """Look at all models on disk; None: it cannot be read now.
 
         Raises:
             RepositoryError: the repository cannot be read.

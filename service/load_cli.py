@@ -221,7 +221,14 @@ def _pin(cpu: str | None) -> tuple[int, ...]:
 def _write(measured: job.Measured, json_to: str | None, report: pathlib.Path | None) -> None:
     if not measured.runs:
         return
-    text = json.dumps(measured.as_json(), indent=1)
+    console = _errors if json_to == "-" else rich.console.Console(highlight=False)
+    if measured.found is not None:
+        screen.show_found(measured.found, console)
+    elif len(measured.runs) > 1:
+        screen.show_steps(measured.runs, console)
+    else:
+        screen.show(measured.runs[0], console)
+    text = json.dumps(measured.as_json(), indent=1)  # after the table: a path may turn out not to be writable
     if json_to == "-":
         sys.stdout.write(text + "\n")
     elif json_to:
@@ -231,13 +238,6 @@ def _write(measured: job.Measured, json_to: str | None, report: pathlib.Path | N
             raise errors.StartupError(f"{json_to} cannot be written: {error.strerror}") from error
     if report is not None:
         page.write(report, measured.runs, measured.found)
-    console = _errors if json_to == "-" else rich.console.Console(highlight=False)
-    if measured.found is not None:
-        screen.show_found(measured.found, console)
-    elif len(measured.runs) > 1:
-        screen.show_steps(measured.runs, console)
-    else:
-        screen.show(measured.runs[0], console)
 
 
 def _status(measured: job.Measured, fail_if: Sequence[conditions.Condition]) -> int:

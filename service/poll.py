@@ -69,13 +69,20 @@ class Poll:
         except errors.RepositoryError as error:
             log.warning("%s", error)
             return
-        before, self._before = self._before, now
+        handled = self._control.seen()
+        known: dict[str, repository.Look | None] = {**handled, **(self._before or {})}
+        # What cannot be read for a while is as it was.
+        found = {name: seen for name, last in now.items() if (seen := last or known.get(name)) is not None}
+        before, self._before = self._before, found
         if before is not None:
-            await self._follow(changes(self._control.seen(), before, now))
+            await self._follow(changes(handled, before, found))
 
     async def _run(self) -> None:
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # a look that fails is not the last one
+                log.exception("the look at the repository failed; the next one is in %g s", self._every_s)
             await asyncio.sleep(self._every_s)
 
     async def _follow(self, found: Changes) -> None:

@@ -35,7 +35,9 @@ def image_dependencies(device: str, pyproject: str, requirements: str) -> list[s
     """
     if device not in DISTRIBUTION:
         raise ValueError(f"DEVICE is {device!r}; expected one of: {', '.join(DISTRIBUTION)}")
-    declared = tomllib.loads(pyproject)["project"]["dependencies"]
+    project = tomllib.loads(pyproject)["project"]
+    # Tracing too: a setting turns it on, and nobody can install anything into a running image.
+    declared = [*project["dependencies"], *project.get("optional-dependencies", {}).get("tracing", ())]
     runtimes = [match for line in declared if (match := _RUNTIME.match(line))]
     if not runtimes:
         raise ValueError("pyproject.toml asks for no ONNX Runtime; dependencies.py and it have to agree")

@@ -162,6 +162,7 @@ class Endpoint:
             request_serializer=inference_pb2.ModelInferRequest.SerializeToString,
             response_deserializer=inference_pb2.ModelStreamInferResponse.FromString,
         )(requests)
+        self.outstanding += 1
         try:
             async for answer in call:
                 yield answer
@@ -174,6 +175,8 @@ class Endpoint:
             raise failures.closed(self.address) from None  # the channel was, and grpc.aio calls that a cancellation
         finally:
             call.cancel()
+            self.outstanding -= 1
+            self._settle()
 
     async def finish(self) -> None:
         """Let the calls that are out end, then close. It must be given no more."""
@@ -205,11 +208,14 @@ class Endpoint:
             self.trials -= is_trial
             if self.failures:
                 self._on_change()  # whoever waits may be the next to try
-            if self._none_out is not None and not self.outstanding and not self._none_out.done():
-                self._none_out.set_result(None)
+            self._settle()
         if proves:
             self._worked()
         return answer
+
+    def _settle(self) -> None:
+        if self._none_out is not None and not self.outstanding and not self._none_out.done():
+            self._none_out.set_result(None)
 
     def _worked(self) -> None:
         if self.failures:

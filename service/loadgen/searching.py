@@ -147,6 +147,8 @@ class Search:
             return "the server answered nothing in the closed loop"
         if any(trial.is_met for trial in self._trials):
             return f"the budget of {self._budget_s:.0f} s was up before a rate was verified"
+        if not self._trials:
+            return f"the budget of {self._budget_s:.0f} s is too short for one trial; give it 30 s at least"
         return f"no rate that was tried met {bound}, the lowest {min(t.rate_per_s for t in self._trials):.1f}/s"
 
 

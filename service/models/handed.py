@@ -52,7 +52,14 @@ def written(name: str, handed: Handed) -> Iterator[pathlib.Path]:
     Raises:
         ModelLoadError: they cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="fovea-load-") as place:
+    try:
+        made = tempfile.TemporaryDirectory(prefix="fovea-load-")
+    except OSError as error:
+        raise errors.ModelLoadError(
+            name,
+            f"its files need a folder to be written to: {error.strerror}; mount an empty one at /tmp, or set TMPDIR",
+        ) from error
+    with made as place:
         try:
             for relative, content in handed.files.items():
                 path = pathlib.Path(place, name, *pathlib.PurePosixPath(relative).parts)

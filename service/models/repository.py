@@ -71,6 +71,11 @@ def look(repository: pathlib.Path, name: str) -> Look:
     return seen
 
 
+def is_name(name: str) -> bool:
+    """Return whether a model may be called so: a folder's name, not hidden, and no path to elsewhere."""
+    return bool(name) and pathlib.PurePath(name).name == name and not name.startswith(".") and "\0" not in name
+
+
 def glance(repository: pathlib.Path, name: str) -> Look | None:
     """Look at one model, even if it has no version yet; None if it has no folder that can be read."""
     path = repository / name
@@ -80,18 +85,19 @@ def glance(repository: pathlib.Path, name: str) -> Look | None:
         return None
 
 
-def look_at_all(repository: pathlib.Path) -> dict[str, Look]:
-    """Look at every model, also at those without a version. What goes away meanwhile is not there.
+def look_at_all(repository: pathlib.Path) -> dict[str, Look | None]:
+    """Look at every model, also at those without a version; None: it cannot be read now. What goes away is not there.
 
     Raises:
         RepositoryError: the repository cannot be read.
     """
-    seen = {}
+    seen: dict[str, Look | None] = {}
     for name in names(repository):
         try:
             seen[name] = _look(repository / name)
-        except errors.ModelLoadError:  # gone, or not ours to read: loading it by name says so
-            continue
+        except errors.ModelLoadError as error:  # loading it by name says why
+            if not isinstance(error.__cause__, FileNotFoundError):
+                seen[name] = None
     return seen
 
 
@@ -102,12 +108,16 @@ def names(repository: pathlib.Path) -> list[str]:
         RepositoryError: the repository cannot be read.
     """
     try:
-        return sorted(path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path.name for path in repository.iterdir() if path.is_dir() and _may_be_model(path.name))
     except OSError as error:
         raise errors.RepositoryError(
             f"model repository {repository} cannot be read ({error.strerror}); name one with --repository, "
             f"or make one: fovea export lenet5 --repository {repository}"
         ) from error
+
+
+def _may_be_model(name: str) -> bool:
+    return not name.startswith(".") and name != "lost+found"  # which every fresh ext4 volume has
 
 
 def require_models(repository: pathlib.Path) -> list[str]:

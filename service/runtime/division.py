@@ -17,7 +17,6 @@ Cases:
 """
 
 import collections
-import mmap
 import pathlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +37,14 @@ _WHERE_SINCE, _CAST_LIKE_SINCE = 9, 15
 """Opsets."""
 _MARKS = (b'"\x03Div', b'"\x03Mod')
 """How a node's op_type stands in a file: field 4, 3 bytes long."""
+_MARK_BYTES = 5
+_PIECE_BYTES = 2**20
 _AS_FIRST = frozenset({
+    "AveragePool", "Celu", "ConvTranspose", "Cos", "DepthToSpace", "Elu", "Erf", "Exp", "GlobalAveragePool",
+    "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "Gelu", "HardSigmoid", "HardSwish", "Hardmax",
+    "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "LpPool",
+    "MaxPool", "MeanVarianceNormalization", "Mish", "PRelu", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum",
+    "ReduceLogSumExp", "ReduceSumSquare", "Selu", "Sin", "Softplus", "Softsign", "SpaceToDepth", "ThresholdedRelu",
     "Abs", "Add", "BatchNormalization", "Ceil", "Clip", "Concat", "Conv", "CumSum", "Div", "Dropout", "Expand",
     "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Identity", "MatMul", "Max", "Mean", "Min",
     "Mod", "Mul", "Neg", "Pad", "Pow", "Range", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
@@ -46,6 +52,10 @@ _AS_FIRST = frozenset({
     "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze",
 })  # fmt: skip
 """Operators whose first output has the type of their first input."""
+_ALIKE = frozenset(
+    {"Add", "Clip", "Concat", "Conv", "Gemm", "MatMul", "Max", "Mean", "Min", "Mul", "PRelu", "Sub", "Sum"}
+)
+"""Those of them whose inputs all have that type."""
 _INT64S = frozenset({"ArgMax", "ArgMin", "NonZero", "Shape", "Size"})
 _BOOLS = frozenset({
     "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",
@@ -84,10 +94,9 @@ def made_safe(model: str, path: pathlib.Path) -> bytes | None:
         ModelLoadError: one cannot be made safe.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if all(content.find(mark) < 0 for mark in _MARKS):  # case 1
-                return None
-            parsed = graph_pb2.Model.FromString(content[:])
+        if not _may_divide(path):  # case 1
+            return None
+        parsed = graph_pb2.Model.FromString(path.read_bytes())
     except (OSError, ValueError, protobuf_message.DecodeError):
         return None  # ONNX Runtime will say what is wrong with it
     guard = _Guard(model)
@@ -96,6 +105,17 @@ def made_safe(model: str, path: pathlib.Path) -> bytes | None:
         guard.nodes(function.node, _nothing(), _opset(function.opset_import))
     serialized: bytes = parsed.SerializeToString()
     return serialized if guard.guarded else None
+
+
+def _may_divide(path: pathlib.Path) -> bool:
+    """Whether a division's name is in the file. Read in pieces: mapped, a file that shrinks ends the process."""
+    before = b""
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            if any(mark in before + piece for mark in _MARKS):
+                return True
+            before = piece[-_MARK_BYTES:]
+    return False
 
 
 class _Guard:
@@ -201,7 +221,8 @@ def _learn(node: graph_pb2.Node, scope: _Scope) -> None:
     elif node.op_type in {"CastLike", "Where"} and len(node.input) > 1:
         kind = scope.types.get(node.input[1], 0)
     elif node.op_type in _AS_FIRST and node.input:
-        kind = scope.types.get(node.input[0], 0)
+        telling = node.input if node.op_type in _ALIKE else node.input[:1]
+        kind = next((scope.types[name] for name in telling if scope.types.get(name)), 0)
     if kind:
         scope.types[node.output[0]] = kind
     scope.constants[node.output[0]] = values

@@ -16,7 +16,7 @@ import grpc.aio
 from protos import inference_pb2
 from service import errors
 from service.tracing import trace
-from service.wire import failures, regions, trace_settings
+from service.wire import failures, regions, stream, trace_settings
 from service.wire.security import guard
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,6 +49,8 @@ class Controls:
     def _call(self, answer: Callable[[Any], Any]) -> Callable[[Any, Context], Awaitable[bytes]]:
         async def call(request: Any, context: Context) -> Any:
             self._guard.require_control(context.peer())
+            if isinstance(request, inference_pb2.SystemSharedMemoryRegisterRequest):
+                return self.system_register(request, stream.caller(context))
             return answer(request)
 
         return failures.told(call)
@@ -64,10 +66,10 @@ class Controls:
         return status
 
     def system_register(
-        self, request: inference_pb2.SystemSharedMemoryRegisterRequest
+        self, request: inference_pb2.SystemSharedMemoryRegisterRequest, owner: str = ""
     ) -> inference_pb2.SystemSharedMemoryRegisterResponse:
         """Map a client's memory."""
-        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        self._regions.register(request.name, request.key, request.offset, request.byte_size, owner)
         return inference_pb2.SystemSharedMemoryRegisterResponse()
 
     def system_unregister(

@@ -6,6 +6,7 @@ stuck loop is seen.
 
 import asyncio
 import http.server
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 import prometheus_client
 
 from service import engine, errors, metrics
+
+log = logging.getLogger(__name__)
 
 LOOP_ANSWERS_WITHIN_S = 5.0
 
@@ -93,6 +96,10 @@ def _server_class(host: str) -> type[http.server.ThreadingHTTPServer]:
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
         room = threading.BoundedSemaphore(CONNECTIONS_MAX)
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Log what the library would print: connections that are reset are nobody's alarm."""
+            log.debug("the connection from %s failed", client_address, exc_info=True)
 
         def process_request(self, request: Any, client_address: Any) -> None:
             if self.room.acquire(blocking=False):

@@ -121,6 +121,11 @@ class ImageService:
                 reply.id = request.id
                 if isinstance(request, messages.Unreadable):
                     raise request.error
+                if not request.timeout_seconds >= 0:  # NaN too
+                    raise errors.BadRequest(
+                        f"timeout_seconds is {request.timeout_seconds}; send a number of at least 0, 0 for any time",
+                        "timeout_seconds",
+                    )
                 method = f"{SERVICE}/{verb.name}Stream"
                 asker = _Asker(caller, request.timeout_seconds or None, method, request.id)
                 reply.response.CopyFrom(await self._answer(verb, request.request, asker))

@@ -31,6 +31,8 @@ class Known(NamedTuple):
     replies: replies.Replies
     shared: tuple[regions.Part | None, ...]
     """Where each input is in shared memory, None for one that is in the message; empty: all are in the message."""
+    regions: tuple[regions.Part, ...] = ()
+    """All of it that inputs and outputs name."""
 
 
 class Inference:
@@ -88,6 +90,8 @@ class Inference:
                 known = header.known = self._check(header, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
             asked = engine.Caller(caller, said.priority, deadline_s, said.timeout_s)
+            if known.regions:
+                self._regions.require_own(known.regions, caller)
             samples = known.layout.samples
             rows, images = known.layout.read(self._raws(request, known) if known.shared else request.raws)
             passed = await self._way.through(model, asked, samples, rows, images, known.replies.names, trace)
@@ -109,7 +113,8 @@ class Inference:
         shared = parts if any(parts) else ()
         layout = tensors.Layout(header.message, len(shared) or header.raws, model)
         wanted = replies.requested(header.message, model)
-        return Known(model, layout, replies.Replies(model, wanted, self._regions), shared)
+        named = (*filter(None, shared), *filter(None, (output.shared for output in wanted)))
+        return Known(model, layout, replies.Replies(model, wanted, self._regions), shared, named)
 
     def _raws(self, request: messages.Request, known: Known) -> list[memoryview]:
         """The raw contents of all inputs, where some are in shared memory: the message's are for the others, in order.

@@ -95,13 +95,14 @@ class Passage:
         if not self._open:
             self._none_open.set()
 
-    async def drain(self, grace_s: float) -> None:
-        """Read no more from streams; return when everything accepted is answered, or time is up."""
+    async def drain(self, grace_s: float) -> bool:
+        """Read no more from streams; return when everything accepted is answered, or False when time is up."""
         self.draining.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._none_open.wait(), grace_s)
         if self._open:
             log.warning("%d calls and streams are still open after %g s of grace and are cut off", self._open, grace_s)
+        return not self._open
 
     def model(self, name: str, version: str) -> description.Description:
         """Return a served model.

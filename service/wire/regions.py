@@ -12,11 +12,12 @@ import mmap
 import os
 import pathlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from protos import inference_pb2
 from service import errors
+from service.wire.security import guard
 
 FOLDER = pathlib.Path("/dev/shm")
 REGION, OFFSET, BYTE_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
@@ -32,6 +33,8 @@ class Region:
     offset: int
     byte_size: int
     memory: mmap.mmap
+    owner: str
+    """The caller who registered it; others do not use it."""
 
     def view(self, offset: int, byte_size: int) -> memoryview:
         """Return bytes of the region, from an offset within it.
@@ -90,7 +93,7 @@ class Regions:
         self._are_allowed = are_allowed
         self._regions: dict[str, Region] = {}
 
-    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+    def register(self, name: str, key: str, offset: int, byte_size: int, owner: str = "") -> None:
         """Map a shared memory object, or a part of it, under a name.
 
         Args:
@@ -98,6 +101,7 @@ class Regions:
             key: the object's, as shm_open(3) has it.
             offset: bytes from its beginning.
             byte_size: bytes of the region.
+            owner: the caller, as a stream names it: the only one whose requests may name it.
 
         Raises:
             NotSupported: not allowed on this server.
@@ -110,7 +114,7 @@ class Regions:
         if byte_size <= 0 or offset < 0:
             sentence = f"a region of {byte_size} bytes from offset {offset}; register at least one byte"
             raise errors.BadRequest(sentence, "byte_size")
-        self._regions[name] = Region(name, key, offset, byte_size, _mapped(key, offset + byte_size))
+        self._regions[name] = Region(name, key, offset, byte_size, _mapped(key, offset + byte_size), _who(owner))
 
     def unregister(self, name: str) -> None:
         """Forget a region, or all for an empty name; a name that is not registered is no error, as in Triton."""
@@ -134,12 +138,18 @@ class Regions:
             BadRequest: no such region.
         """
         if name not in self._regions:
-            raise errors.BadRequest(
-                f"no shared memory region {name!r} is registered{errors.nearest(name, self._regions)}; "
-                "register it with SystemSharedMemoryRegister",
-                errors.path("parameters", REGION),
-            )
+            raise _unknown(name, self._regions)
         return self._regions[name]
+
+    def require_own(self, parts: Iterable[Part], caller: str) -> None:
+        """Refuse a request that names regions of others: it would read or overwrite what is theirs.
+
+        Raises:
+            BadRequest: a region is not there, or somebody else's, which sounds the same.
+        """
+        for part in parts:
+            if part.region in self._regions and self._regions[part.region].owner != _who(caller):
+                raise _unknown(part.region, ())
 
     def view(self, part: Part) -> memoryview:
         """Return the bytes of a part, to read or to write.
@@ -155,6 +165,19 @@ class Regions:
                 "this server takes no shared memory from clients; send tensors in the message, "
                 "or start it with --allow-client-shm"
             )
+
+
+def _unknown(name: str, known: Iterable[str]) -> errors.BadRequest:
+    return errors.BadRequest(
+        f"no shared memory region {name!r} is registered{errors.nearest(name, known)}; "
+        "register it with SystemSharedMemoryRegister",
+        errors.path("parameters", REGION),
+    )
+
+
+def _who(caller: str) -> str:
+    """A caller; all on this machine are one, by whichever address they come, unless tokens tell them apart."""
+    return "this machine" if guard.is_local(f"{caller}:0") else caller
 
 
 def _mapped(key: str, byte_size_min: int) -> mmap.mmap:
@@ -174,6 +197,13 @@ def _mapped(key: str, byte_size_min: int) -> mmap.mmap:
                 f"shared memory {key!r} has {found.st_size} bytes; a region up to byte {byte_size_min} was asked for",
                 "byte_size",
             )
-        return mmap.mmap(descriptor, byte_size_min)
+        try:  # a page that the file system cannot give would end the process when it is touched
+            os.posix_fallocate(descriptor, 0, byte_size_min)
+            return mmap.mmap(descriptor, byte_size_min)
+        except OSError as error:
+            raise errors.BadRequest(
+                f"{byte_size_min} bytes of shared memory {key!r} are not to be had: {error.strerror}; free {FOLDER}",
+                "byte_size",
+            ) from error
     finally:
         os.close(descriptor)

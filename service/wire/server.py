@@ -149,6 +149,11 @@ def _behaviours(
 
         return call
 
+    async def statistics(request: Any, context: Any) -> Any:
+        response = await described.model_statistics(request, context)
+        theirs = [one for one in response.model_stats if watch.may_use(one.name)]
+        return inference_pb2.ModelStatisticsResponse(model_stats=theirs)
+
     return {
         "ServerLive": described.server_live,
         "ServerReady": described.server_ready,
@@ -156,7 +161,7 @@ def _behaviours(
         "ModelReady": of_model(described.model_ready),
         "ModelMetadata": of_model(described.model_metadata),
         "ModelConfig": of_model(described.model_config),
-        "ModelStatistics": of_model(described.model_statistics),
+        "ModelStatistics": of_model(statistics),
         "RepositoryIndex": models.index,
         "RepositoryModelLoad": models.load,
         "RepositoryModelUnload": models.unload,

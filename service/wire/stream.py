@@ -99,7 +99,11 @@ class Stream:
     ) -> bool:
         reader = asyncio.create_task(self._read_all(requests))
         ends = (reader, drain, writer, self._failed)
-        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the client has gone, and the reader may wait for room
+            reader.cancel()
+            raise
         if reader in done:
             reader.result()
             return True

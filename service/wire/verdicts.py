@@ -13,6 +13,7 @@ from protos import images_pb2
 from service import errors
 from service.images import sheets
 from service.models import description
+from service.wire import replies
 
 TOP_K = 5
 PROBABILITIES, LOGITS, FEATURES = "probabilities", "logits", "features:"
@@ -110,6 +111,7 @@ def _maps_named(model: description.Description, asked: Sequence[str], field: str
     if not asked:
         return maps
     by_name = {name.removeprefix(FEATURES): name for name in maps}
+    replies.require_once([name.removeprefix(FEATURES) for name in asked], field)
     outputs = [by_name.get(name.removeprefix(FEATURES), "") for name in asked]
     for name, output in zip(asked, outputs, strict=True):
         if not output:

@@ -126,7 +126,8 @@ def test_device_chooses_exactly_one_runtime(root: pathlib.Path, dependencies: Mo
     lines = dependencies.image_dependencies(device, pyproject, "onnxruntime-gpu==1.31.1\ntorch==2.13.0\n")
     runtimes = [line for line in lines if line.startswith("onnxruntime")]
     assert runtimes == [f"{dependencies.DISTRIBUTION[device]}==1.31.1"]
-    declared = tomllib.loads(pyproject)["project"]["dependencies"]
+    project = tomllib.loads(pyproject)["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["tracing"]]
     assert lines[1:] == [line for line in declared if not line.startswith("onnxruntime")]
     assert not [line for line in lines if re.match(r"torch|onnx\b(?!runtime)", line)]
 

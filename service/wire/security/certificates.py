@@ -129,7 +129,7 @@ def _authorities(path: pathlib.Path) -> bytes:
     text = _pem(path, "certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_verify_locations(cadata=text)
+        context.load_verify_locations(cadata="\n".join(_PEM.findall(text)))  # comments may be of any letters
     except ssl.SSLError as error:
         raise errors.CertificateError(path, f"holds no certificates: {error.reason}", "expected PEM") from error
     known = context.get_ca_certs()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import ipaddress
+import logging
 import math
 import time
 import urllib.parse
@@ -24,6 +25,8 @@ import grpc.aio
 from service import errors
 from service.wire import failures, status
 from service.wire.security import buckets, tokens
+
+log = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
 """Seconds between two looks at the file of tokens."""
@@ -79,7 +82,10 @@ class Guard:
     async def _refresh(self, known: tokens.Tokens) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
-            known.refresh()
+            try:
+                known.refresh()
+            except Exception:  # whatever it is, the next look may succeed
+                log.exception("the file of tokens cannot be read again; the tokens before stay in force")
 
     def guarded(self, handler: Any) -> Any:
         """Return a gRPC handler whose calls need a token; the handler itself where there are none."""
@@ -114,6 +120,18 @@ class Guard:
         if tokens.INFER not in token.rights:
             raise errors.NotPermitted(token.name, "infer", "use another, or give it the right 'infer'")
         self._require_allowed(token, model)
+
+    def may_use(self, model: str) -> bool:
+        """Return whether the caller may use a model.
+
+        Raises:
+            NotAuthenticated: the token is no longer known.
+        """
+        try:
+            self.require_model(model)
+        except errors.NotPermitted:
+            return False
+        return True
 
     def require_control(self, peer: str, model: str = "") -> None:
         """Check that the caller may change the server: by its token's right, else by being on this machine.
