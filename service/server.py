@@ -22,7 +22,7 @@ from service.runtime import cores, cuda, nvml, providers, session
 from service.wire import describe, http, passage, transport
 from service.wire import repository as wire_repository
 from service.wire import server as grpc_server
-from service.wire.security import certificates, guard, tokens
+from service.wire.security import certificates, guard, peers, tokens
 
 if TYPE_CHECKING:
     from service.tracing import otlp
@@ -200,7 +200,7 @@ def _access(chosen: settings.Settings, numbers: metrics.Metrics) -> grpc_server.
 def _warn_of_strangers(chosen: settings.Settings) -> None:
     """Say what those who reach the port from elsewhere may do."""
     host = chosen.host
-    if host == "localhost" or guard.is_local(f"ipv4:{host}:0") or guard.is_local(f"ipv6:[{host}]:0"):
+    if host == "localhost" or peers.is_local(f"ipv4:{host}:0") or peers.is_local(f"ipv6:[{host}]:0"):
         return
     if chosen.tokens is None and chosen.tls_client_ca is None:
         log.warning("listening on %s without --tokens or --tls-client-ca: all who reach it may use it", host)

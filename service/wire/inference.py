@@ -31,7 +31,7 @@ class Known(NamedTuple):
     replies: replies.Replies
     shared: tuple[regions.Part | None, ...]
     """Where each input is in shared memory, None for one that is in the message; empty: all are in the message."""
-    regions: tuple[regions.Part, ...] = ()
+    named: tuple[regions.Part, ...]
     """All of it that inputs and outputs name."""
 
 
@@ -90,8 +90,8 @@ class Inference:
                 known = header.known = self._check(header, model)
             deadline_s = math.inf if remaining_s is None else time.monotonic() + remaining_s
             asked = engine.Caller(caller, said.priority, deadline_s, said.timeout_s)
-            if known.regions:
-                self._regions.require_own(known.regions, caller)
+            if known.named:
+                self._regions.require_own(known.named, caller)
             samples = known.layout.samples
             rows, images = known.layout.read(self._raws(request, known) if known.shared else request.raws)
             passed = await self._way.through(model, asked, samples, rows, images, known.replies.names, trace)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from protos import inference_pb2
 from service import errors
-from service.wire.security import guard
+from service.wire.security import peers
 
 FOLDER = pathlib.Path("/dev/shm")
 REGION, OFFSET, BYTE_SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
@@ -177,7 +177,7 @@ def _unknown(name: str, known: Iterable[str]) -> errors.BadRequest:
 
 def _who(caller: str) -> str:
     """A caller; all on this machine are one, by whichever address they come, unless tokens tell them apart."""
-    return "this machine" if guard.is_local(f"{caller}:0") else caller
+    return "this machine" if peers.is_local(f"{caller}:0") else caller
 
 
 def _mapped(key: str, byte_size_min: int) -> mmap.mmap:

@@ -122,6 +122,29 @@ def test_feature_maps_come_in_the_order_asked_for_with_and_without_their_prefix(
     assert {one.name: one.tensor for one in every} == {one.name: one.tensor for one in maps}
 
 
+def test_a_layer_is_told_once(service: images_pb2_grpc.ImageServiceStub, pngs: list[bytes]) -> None:
+    request = images_pb2.FeaturesRequest(
+        image=images_pb2.Image(file=pngs[0]), model="lenet5", layers=["c3", "features:c3"]
+    )
+    code, sentence = refused(service.Features, request)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "layers has 'c3' more than once" in sentence
+
+
+@pytest.mark.parametrize("timeout_s", [float("nan"), -1.0])
+def test_a_timeout_that_is_no_time_fails_its_own_message_only(
+    service: images_pb2_grpc.ImageServiceStub, pngs: list[bytes], timeout_s: float
+) -> None:
+    request = images_pb2.ClassifyRequest(image=images_pb2.Image(file=pngs[0]), model="lenet5")
+    timeouts_s = [0.0, timeout_s, 60.0]
+    answers = service.ClassifyStream(
+        images_pb2.ClassifyStreamRequest(id=str(number), request=request, timeout_seconds=one)
+        for number, one in enumerate(timeouts_s)
+    )
+    failures = {answer.id: answer.failure.code for answer in answers}
+    assert failures == {"0": "", "1": "INVALID_ARGUMENT", "2": ""}
+
+
 def test_streams_answer_each_image_and_go_on_after_a_bad_one(
     service: images_pb2_grpc.ImageServiceStub, pngs: list[bytes]
 ) -> None:

@@ -154,6 +154,12 @@ def test_an_empty_request_and_an_unknown_model_are_explained(stock: triton.Infer
     assert caught.value.status() == "StatusCode.NOT_FOUND"
 
 
+def test_a_small_request_makes_no_huge_answer(stock: triton.InferenceServerClient) -> None:
+    twice = [triton.InferRequestedOutput("logits"), triton.InferRequestedOutput("logits", class_count=2)]
+    with pytest.raises(InferenceServerException, match=r"outputs has 'logits' more than once"):
+        stock.infer("lenet5", [pixel_input(ZEROS)], outputs=twice)
+
+
 def test_an_unknown_output_and_an_unknown_parameter_are_explained(stock: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match=r"no output 'logit' .did you mean 'logits'"):
         stock.infer("lenet5", [pixel_input(ZEROS)], outputs=[triton.InferRequestedOutput("logit")])

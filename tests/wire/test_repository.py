@@ -12,7 +12,7 @@ import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from service.wire.security import guard
+from service.wire.security import peers
 from tests.conftest import FOVEA, RunningServer, running
 from tests.wire import repositories
 from tests.wire.repositories import MODEL, Weights, lay, served, states, until
@@ -123,6 +123,20 @@ def test_files_stay_in_the_model_s_folder(stock: triton.InferenceServerClient, p
     sentence = refused(stock.load_model, MODEL, config="{}", files={f"file:{path}": b"x"})
     assert "must stay within the model's folder" in sentence
     assert "INVALID_ARGUMENT" in sentence
+
+
+def test_a_model_s_name_is_no_way_out_of_the_repository(
+    stock: triton.InferenceServerClient, tmp_path: pathlib.Path
+) -> None:
+    for name in (
+        str(tmp_path / "absolute"),
+        f"../../../..{tmp_path}/relative",
+        f"{MODEL}/../../../../..{tmp_path}/both",
+        "",
+    ):
+        sentence = refused(stock.load_model, name, config="{}", files={"file:1/model.onnx": b"x"})
+        assert "has no model" in sentence
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_load_that_makes_no_sense_is_refused_with_a_sentence(stock: triton.InferenceServerClient) -> None:
@@ -273,8 +287,8 @@ def test_poll_follows_the_folder(both: Both, tmp_path: pathlib.Path) -> None:
 def test_only_callers_on_the_same_machine_may_control() -> None:
     local = ("ipv4:127.0.0.1:5", "ipv4:127.1.2.3:5", "ipv6:[::1]:5", "ipv6:%5B::1%5D:5", "unix:/tmp/x", "unix:")
     remote = ("ipv4:10.0.0.1:5", "ipv6:[2001:db8::1]:5", "ipv6:%5Bfe80::1%25eth0%5D:5", "unknown", "", "ipv4:")
-    assert all(guard.is_local(peer) for peer in (*local, "ipv6:[::ffff:127.0.0.1]:5"))
-    assert not any(guard.is_local(peer) for peer in (*remote, "ipv6:[::ffff:10.0.0.1]:5"))
+    assert all(peers.is_local(peer) for peer in (*local, "ipv6:[::ffff:127.0.0.1]:5"))
+    assert not any(peers.is_local(peer) for peer in (*remote, "ipv6:[::ffff:10.0.0.1]:5"))
 
 
 def test_a_caller_from_elsewhere_is_denied_unless_allowed(place: pathlib.Path, tmp_path: pathlib.Path) -> None:

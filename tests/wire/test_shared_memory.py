@@ -1,5 +1,6 @@
 """System shared memory, tracing and logging settings, by NVIDIA's own client."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -9,6 +10,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, shared_memory
 
 from export import digits
+from service import errors
+from service.wire import regions
 from tests import conftest
 from tests.conftest import Exported, RunningServer
 
@@ -164,3 +167,22 @@ def test_the_log_s_level_can_be_changed(served: RunningServer, client: triton.In
         client.update_log_settings({"log_file": "/tmp/x"})
     client.update_log_settings({"log_info": True, "log_verbose_level": 0})
     assert settings() == {"log_info": True, "log_warning": True, "log_error": True, "verbose": 0}
+
+
+def test_a_region_is_for_the_caller_who_registered_it(request: pytest.FixtureRequest, memory: object) -> None:
+    known = regions.Regions(are_allowed=True)
+    known.register("images", key(request), 0, 1024, "ipv4:127.0.0.1")
+    part = regions.Part("images", 0, 16)
+    known.require_own([part], "ipv6:%5B::1%5D")  # the same machine
+    for other in ("ipv4:10.0.0.7", "token mary"):
+        with pytest.raises(errors.BadRequest, match="no shared memory region 'images' is registered"):
+            known.require_own([part], other)
+
+
+def test_memory_that_the_file_system_cannot_give_is_refused(request: pytest.FixtureRequest, memory: object) -> None:
+    free = os.statvfs(regions.FOLDER)
+    path = regions.FOLDER / key(request).strip("/")
+    wanted = (free.f_bavail + 1024) * free.f_frsize
+    os.truncate(path, wanted)  # takes nothing yet
+    with pytest.raises(errors.BadRequest, match="are not to be had"):
+        regions.Regions(are_allowed=True).register("images", key(request), 0, wanted)

@@ -10,11 +10,9 @@ the next one, in streams too.
 import asyncio
 import contextlib
 import contextvars
-import ipaddress
 import logging
 import math
 import time
-import urllib.parse
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -24,7 +22,7 @@ import grpc.aio
 
 from service import errors
 from service.wire import failures, status
-from service.wire.security import buckets, tokens
+from service.wire.security import buckets, peers, tokens
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +140,7 @@ class Guard:
         """
         token = self._current()
         if token is None:
-            if not self._allows_remote_control and not is_local(peer):
+            if not self._allows_remote_control and not peers.is_local(peer):
                 raise errors.ControlDenied(peer)
             return
         if tokens.CONTROL not in token.rights:
@@ -269,20 +267,3 @@ def _secret(metadata: Any) -> str:
     if not text.lower().startswith(_SCHEME):
         raise errors.NotAuthenticated(f"the {_HEADER} metadata is not of the scheme Bearer")
     return text[len(_SCHEME) :].strip()
-
-
-def is_local(peer: str) -> bool:
-    """Return whether a peer, as gRPC names it, is on this machine: "ipv4:127.0.0.1:5", "ipv6:[::1]:5", "unix:...".
-
-    gRPC writes brackets as %5B and %5D. An IPv4 address may come as IPv6: ::ffff:127.0.0.1.
-    """
-    kind, _, address = urllib.parse.unquote(peer).partition(":")
-    if kind == "unix":
-        return True
-    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback

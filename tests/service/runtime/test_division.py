@@ -174,3 +174,12 @@ def test_everything_else_in_the_file_is_kept(tmp_path: pathlib.Path) -> None:
     del model.graph.node[:]
     assert safe == model
     assert session.Session("m", path, OPTIONS).metadata == {"k": "v"}
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_an_embedding_s_normalisation_is_known_to_be_of_floats(tmp_path: pathlib.Path, opset: int) -> None:
+    path = write(tmp_path, """(float[N, 3, 8, 8] x) => (float[N, 2] y)
+        <float[2, 3, 1, 1] w = {1, 2, 3, 4, 5, 6}> {
+        c = Conv(x, w)  p = MaxPool<kernel_shape = [2, 2]>(c)  g = GlobalAveragePool(p)  f = Flatten(g)
+        n = ReduceL2<axes = [1], keepdims = 1>(f)  y = Div(f, n) }""", opset)  # fmt: skip
+    assert division.made_safe("m", path) is None

@@ -173,6 +173,13 @@ def test_what_clients_would_refuse_is_an_error_before_the_start(tmp_path: pathli
     assert "only authorities that have expired" in wrong(tmp_path, client_ca=old_authority.pem)
 
 
+def test_comments_between_certificates_may_be_of_any_letters(root: authority.Made, tmp_path: pathlib.Path) -> None:
+    files = authority.made("fovea.test", root).written(tmp_path)
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_bytes("NetLock Arany (Class Gold) Főtanúsítvány\n".encode() + root.pem)
+    certificates.Certificates(certificates.Files(*files, bundle))
+
+
 def test_a_server_whose_certificate_is_missing_says_so_and_does_not_start(
     repository: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -135,6 +135,15 @@ def test_a_token_reaches_the_models_that_it_names(channel: grpc.Channel, secrets
     assert answers["2"].infer_response.parameters["grpc-status"].string_param == "PERMISSION_DENIED"
 
 
+def test_statistics_are_of_the_models_that_a_token_names(channel: grpc.Channel, secrets: Secrets) -> None:
+    stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+    for name, models in (("mary", {MODEL, "other"}), ("chief", {MODEL})):
+        answer = stub.ModelStatistics(
+            inference_pb2.ModelStatisticsRequest(), metadata=bearer(secrets[name]), timeout=30
+        )
+        assert {one.name for one in answer.model_stats} == models
+
+
 def test_a_token_s_rate_is_held_over_all_its_connections_and_says_when_to_come_back(
     server: RunningServer, channel: grpc.Channel, secrets: Secrets
 ) -> None:
