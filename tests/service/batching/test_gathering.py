@@ -22,14 +22,17 @@ class Bringer:
 
 @pytest.mark.parametrize("gives_way", [False, True])
 async def test_it_waits_until_nothing_more_is_brought(gives_way: bool) -> None:
-    done = asyncio.get_running_loop().create_future()
     bringer = Bringer(100)
+    ends: asyncio.Queue[int] = asyncio.Queue()
     gathered = gathering.Gathering(
-        lambda: done.set_result(bringer.turns), lambda seconds: seconds > 10, gives_way=gives_way
+        lambda: ends.put_nowait(bringer.turns), lambda seconds: seconds > 10, gives_way=gives_way
     )
+    for _ in range(10):  # it learns how long a turn takes in which nothing happens
+        gathered.begin()
+        assert await ends.get() == 100
     gathered.begin()
     asyncio.get_running_loop().call_soon(bringer.turn)
-    assert await done == 0
+    assert await ends.get() == 0
 
 
 async def test_it_ends_when_there_is_enough_although_the_loop_is_busy() -> None:
