@@ -200,7 +200,7 @@ def _access(chosen: settings.Settings, numbers: metrics.Metrics) -> grpc_server.
 def _warn_of_strangers(chosen: settings.Settings) -> None:
     """Say what those who reach the port from elsewhere may do."""
     host = chosen.host
-    if host == "localhost" or peers.is_local(f"ipv4:{host}:0") or peers.is_local(f"ipv6:[{host}]:0"):
+    if host == "localhost" or peers.is_loopback(host.strip("[]")):
         return
     if chosen.tokens is None and chosen.tls_client_ca is None:
         log.warning("listening on %s without --tokens or --tls-client-ca: all who reach it may use it", host)

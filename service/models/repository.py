@@ -73,7 +73,8 @@ def look(repository: pathlib.Path, name: str) -> Look:
 
 def is_name(name: str) -> bool:
     """Return whether a model may be called so: a folder's name, not hidden, and no path to elsewhere."""
-    return bool(name) and pathlib.PurePath(name).name == name and not name.startswith(".") and "\0" not in name
+    is_plain = bool(name) and pathlib.PurePath(name).name == name and "\0" not in name
+    return is_plain and not name.startswith(".") and name != "lost+found"  # which every fresh ext4 volume has
 
 
 def glance(repository: pathlib.Path, name: str) -> Look | None:
@@ -108,16 +109,12 @@ def names(repository: pathlib.Path) -> list[str]:
         RepositoryError: the repository cannot be read.
     """
     try:
-        return sorted(path.name for path in repository.iterdir() if path.is_dir() and _may_be_model(path.name))
+        return sorted(path.name for path in repository.iterdir() if _is_model(path, path.name))
     except OSError as error:
         raise errors.RepositoryError(
             f"model repository {repository} cannot be read ({error.strerror}); name one with --repository, "
             f"or make one: fovea export lenet5 --repository {repository}"
         ) from error
-
-
-def _may_be_model(name: str) -> bool:
-    return not name.startswith(".") and name != "lost+found"  # which every fresh ext4 volume has
 
 
 def require_models(repository: pathlib.Path) -> list[str]:
@@ -154,7 +151,7 @@ def _names_or_none(repository: pathlib.Path) -> list[str]:
 
 def _is_model(path: pathlib.Path, name: str) -> bool:
     """Whether it is a folder right below the repository."""
-    return pathlib.PurePath(name).name == name and not name.startswith(".") and path.is_dir()
+    return is_name(name) and path.is_dir()
 
 
 def _look(path: pathlib.Path) -> Look:

@@ -112,7 +112,8 @@ def _may_divide(path: pathlib.Path) -> bool:
     before = b""
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):
-            if any(mark in before + piece for mark in _MARKS):
+            read = before + piece
+            if any(mark in read for mark in _MARKS):
                 return True
             before = piece[-_MARK_BYTES:]
     return False

@@ -78,7 +78,6 @@ class Instances:
         self._is_cuda = options.provider.name == providers.CUDA
         known = None if before is None else before._sessions
         self._sessions: sessions.Sessions = sessions.Sessions(model, path, options, self._wanted, known)
-        self._first = self._sessions.first
         self._slot = slots.Slot()
         self._runners: list[handover.Runner] = []
         self._free: list[int] = []
@@ -93,6 +92,10 @@ class Instances:
         self.optional = self._first.optional
         self.outputs = self._first.outputs
         self.metadata = self._first.metadata
+
+    @property
+    def _first(self) -> session.Session:
+        return self._sessions.first
 
     @property
     def in_flight(self) -> int:
@@ -191,8 +194,7 @@ class Instances:
             runner.close()
         self._runners, self._free, self.rows_here = [], [], 0
         with contextlib.suppress(AttributeError):  # closed before
-            self._sessions.close()
-            del self._first  # now, not when the garbage collector comes by: it holds the weights
+            self._sessions.close()  # now, not when the garbage collector comes by: it holds the weights
 
     def _zeros(self, rows: int) -> dict[str, NDArray[np.generic]]:
         return rehearsal.zeros(self.inputs, rows, has_batch_axis=self._has_batch_axis)
@@ -210,7 +212,6 @@ class Instances:
     def _start(self, rows_max: int, *, is_fixed: bool) -> None:
         may_share = not self._is_cuda and self._device is None
         loaded = self._sessions.load(self._zeros if is_fixed else None, rows_max, may_share=may_share)
-        self._first = loaded[0]
         if (self._is_cuda or self._device) and is_fixed and rehearsal.has_device_memory(self.inputs, self.outputs):
             self.pads = True
             self.buckets = rehearsal.buckets(rows_max, self._wanted.preferred_rows)
@@ -256,7 +257,8 @@ class Instances:
                 done += 1
                 report(done, total)
         self.buckets = tuple(measured)
-        measured = rehearsal.again({rows: self._timed(0, rows) for rows in measured}, measured)
+        if len(measured) > 1:  # sizes are compared; one alone is known well enough
+            measured = rehearsal.again({rows: self._timed(0, rows) for rows in measured}, measured)
         if self._is_on_its_thread:
             short = itertools.takewhile(lambda rows: measured[rows] <= HERE_S, self.buckets)
             self.rows_here = max(short, default=0)

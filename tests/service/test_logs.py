@@ -138,6 +138,19 @@ def camera_jpeg(description: str) -> bytes:
     return file[:2] + file[4 + int.from_bytes(file[4:6], "big") :]
 
 
+def said_by(script: str) -> str:
+    """What a program of its own writes to stderr."""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+    )
+    return ended.stderr
+
+
 def test_pillow_does_not_tell_what_is_in_a_photo(tmp_path: pathlib.Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(camera_jpeg("SECRET"))
@@ -149,16 +162,9 @@ logs.set_up("json", "debug")
 logging.getLogger("elsewhere").debug("heard")
 PIL.Image.open({str(photo)!r}).load()
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env={"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-    )
-    assert "heard" in ended.stderr
-    assert "SECRET" not in ended.stderr
+    said = said_by(script)
+    assert "heard" in said
+    assert "SECRET" not in said
 
 
 SCRIPT = """
@@ -200,13 +206,6 @@ logs.set_up("console", "info")
 logs.concerns(logs.Request("a\\nb", "lenet5", ""))
 logging.getLogger("service").error("it failed")
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env={"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
-    )
-    (line,) = ended.stderr.splitlines()
+    said = said_by(script)
+    (line,) = said.splitlines()
     assert line.endswith("ERROR   it failed [request_id='a\\nb', model='lenet5']")

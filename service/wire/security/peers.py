@@ -1,6 +1,6 @@
 """Where a call comes from.
 
-Path: gRPC's name of a peer → **peers** → guard, regions.
+Path: gRPC's name of a peer → **peers** → guard, regions, server.
 """
 
 import ipaddress
@@ -15,9 +15,13 @@ def is_local(peer: str) -> bool:
     kind, _, address = urllib.parse.unquote(peer).partition(":")
     if kind == "unix":
         return True
-    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    return kind in {"ipv4", "ipv6"} and is_loopback(address.rpartition(":")[0].strip("[]"))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host's address, as text, is one of the machine itself; False for a name."""
     try:
-        found = ipaddress.ip_address(host)
+        found = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
