@@ -186,6 +186,7 @@ class Batcher:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        self._under_way.count_arrivals(self._clock.time(), self._planner.horizon_s, is_idle=not self._queue)
         while self._queue and len(self._under_way) < self._limits.in_flight:
             now_s = self._clock.time()
             plan = self._planner.plan(
@@ -250,14 +251,13 @@ class Batcher:
         finally:
             now_s = self._clock.time()
             self._under_way.end(run, now_s)
-            self._under_way.count_arrivals(now_s, self._planner.horizon_s, is_idle=not self._queue)
-            if self._queue:
-                self._dispatch_soon()
+            self._dispatch_soon()
             self._settle()
 
     def _observe(self, run: under_way.Run, rows: int, result: BatchResult) -> None:
         if run.began_s != math.inf:
-            self._costs.observe(run.samples, self._clock.time() - run.began_s, run.parts[0].place.shape)
+            took_s, shape = self._clock.time() - run.began_s, run.parts[0].place.shape
+            self._costs.observe(run.samples, took_s, shape, cpu_s=result.cpu_s)
         self._gather_s += (result.gather_s - self._gather_s) / 8
         self._observer.ran(run.samples, rows, result.gather_s, result.run_s)
 

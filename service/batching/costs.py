@@ -51,11 +51,14 @@ class Costs:
         """Runs are rarely longer than so many times their expected seconds: the mean error counts twice."""
         self._points = [_Point(rows, measured.seconds[rows] + overhead_s) for rows in sorted(measured.seconds)]
         self._pads = measured.pads
+        self._overhead_s = overhead_s if measured.seconds else 0.0
         counts = range(self._points[-1].rows + 1) if self._points else range(0)
         self._measured_s = self._of_all([point.measured_s for point in self._points])
         """What was measured at load, by samples; between the points interpolated."""
         self._nearest = [self._points[self._nearest_place(samples)] for samples in counts]
         self._all = _Correction(_MEMORY_RUNS)
+        self._compared = _Correction(_MEMORY_RUNS)
+        """Of all sizes too, by the clock by which they are compared."""
         self._table: list[float] = []
         self._unmeasured = _PerSample()
         self._tabulate()
@@ -118,8 +121,16 @@ class Costs:
         """Return how many samples run together within so many seconds; at least 1."""
         return max(1, bisect.bisect_right(self._table, seconds) - 1)
 
-    def observe(self, samples: int, seconds: float, shape: Hashable = None) -> None:
-        """Correct the costs by a run of so many samples."""
+    def observe(self, samples: int, seconds: float, shape: Hashable = None, *, cpu_s: float = 0.0) -> None:
+        """Correct the costs by a run.
+
+        Args:
+            samples: how many ran.
+            seconds: from its start to its end.
+            shape: of a sample.
+            cpu_s: of the thread that ran it; 0 where that is not what it costs.
+        """
+        seconds += self._overhead_s
         expected_s = self.seconds(samples, shape)
         if expected_s > 0:
             error = min(1.0, abs(seconds / expected_s - 1))
@@ -132,9 +143,10 @@ class Costs:
         if before_s <= 0:
             return
         point = self._nearest[samples]
-        factor = seconds / before_s
-        self._all.observe(factor)
-        point.correction.observe(factor / self._all.factor)
+        self._all.observe(seconds / before_s)
+        factor = (cpu_s + self._overhead_s if cpu_s else seconds) / before_s
+        self._compared.observe(factor)
+        point.correction.observe(factor / self._compared.factor)
         if abs(point.correction.factor * self._all.factor / point.tabulated - 1) > _NEWS:
             self._tabulate()
 

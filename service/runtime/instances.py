@@ -259,15 +259,10 @@ class Instances:
         self.buckets = tuple(measured)
         if len(measured) > 1:  # sizes are compared; one alone is known well enough
             measured = rehearsal.again({rows: self._timed(0, rows) for rows in measured}, measured)
-        if self._is_on_its_thread:
+        if not self.pads and self._first.is_on_its_caller:
             short = itertools.takewhile(lambda rows: measured[rows] <= HERE_S, self.buckets)
             self.rows_here = max(short, default=0)
         return measured
-
-    @property
-    def _is_on_its_thread(self) -> bool:
-        """Whether a run computes on the thread that called it, and nowhere else."""
-        return not self.pads and not self._is_cuda and self.layout.threads == 1
 
     def _timed(self, place: int, rows: int) -> rehearsal.Run:
         """Runs of so many rows, gathered as requests of several callers are.
@@ -276,12 +271,11 @@ class Instances:
         """
         requests = [self._zeros(1)] * (rows if self._has_batch_axis else 1)
         names = frozenset(spec.name for spec in self.outputs)
-        is_on_its_thread = self._is_on_its_thread
 
         def run() -> float:
             started_s = time.perf_counter()
             result = self._run(place, requests, names, rows)
-            return result.cpu_s if is_on_its_thread else time.perf_counter() - started_s
+            return result.cpu_s or time.perf_counter() - started_s
 
         return run
 

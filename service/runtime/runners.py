@@ -20,7 +20,8 @@ def gather_and_run(
     inputs = slot.gather(requests)
     gathered_s = time.perf_counter()
     outputs = loaded.run(inputs, wanted)
-    ended_s, cpu_s = time.perf_counter(), time.thread_time() - cpu_before_s
+    ended_s = time.perf_counter()
+    cpu_s = time.thread_time() - cpu_before_s if loaded.is_on_its_caller else 0.0
     return batcher.BatchResult(outputs, gathered_s - started_s, ended_s - gathered_s, cpu_s)
 
 

@@ -121,6 +121,8 @@ class Session:
         wanted = wanted or knobs.Knobs()
         self._session = _load(model, path, options, wanted)
         self._device = "cuda" if options.provider.name == providers.CUDA else "cpu"
+        self.is_on_its_caller = self._device == "cpu" and options.threads == 1 and not wanted.runs_branches_in_parallel
+        """Whether a run computes on the thread that called it, and nowhere else."""
         self._run_options = _run_options()
         if wanted.cuda_graphs and self._device == "cuda":
             self._run_options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)  # addresses differ from run to run here

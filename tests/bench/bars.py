@@ -2,7 +2,7 @@
 
 Path: served, overload → **bars** → engine.
 
-Every ratio is of figures of one round, which stand minutes or less apart; the median of the rounds counts.
+Every ratio is of figures of one round, which stand seconds apart; the median of the rounds counts.
 """
 
 import dataclasses
@@ -41,12 +41,15 @@ def of_served(measured: served.Measured, model: str = "resnet18") -> Iterator[Ba
     for name, way in _ways(measured, model):
         rounds = served.rounds_together(measured, model, way)
         if way.endswith("pixels"):
-            rate = _median(sample.images_per_s / limit.best.images_per_s for sample, limit in rounds)
+            rate = _median(sample.images_per_s / measured.best(model, limit).images_per_s for sample, limit in rounds)
             yield Bar(f"{name}: images/s over ONNX Runtime's alone", rate, RATE_MIN, is_least=True)
-            cpu = _median(sample.cpu_s_per_image / limit.best.cpu_s for sample, limit in rounds)
+            cpu = _median(sample.cpu_s_per_image / measured.best(model, limit).cpu_s for sample, limit in rounds)
             yield Bar(f"{name}: CPU per image over ONNX Runtime's alone", cpu, CPU_MAX, is_least=False)
         else:
-            cpu = _median(sample.cpu_s_per_image / (limit.best.cpu_s + limit.decoded.cpu_s) for sample, limit in rounds)
+            cpu = _median(
+                sample.cpu_s_per_image / (measured.best(model, limit).cpu_s + limit.decoded.cpu_s)
+                for sample, limit in rounds
+            )
             yield Bar(f"{name}: CPU per image over decoding and running alone", cpu, CPU_MAX, is_least=False)
 
 

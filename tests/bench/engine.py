@@ -23,6 +23,8 @@ QUICK_MODELS = (served.LENET, "resnet18")
 _SECONDS = {served.LENET: 1.0, "resnet18": 8.0}
 _ROUNDS = {served.LENET: 5, "resnet18": 3}
 _SECONDS_OTHERS, _ROUNDS_OTHERS = 3.0, 1
+_LIMIT_S, _LIMIT_S_OTHERS = {served.LENET: 0.15, "resnet18": 1.0}, 0.5
+"""For each batch size, before and after every run: what is compared has to be measured as well."""
 
 
 def main() -> int:
@@ -87,11 +89,12 @@ def _served(asked: argparse.Namespace) -> list[bars.Bar]:
 def _effort(asked: argparse.Namespace) -> served.Effort:
     if asked.quick:
         seconds = dict.fromkeys(asked.models, 0.4)
-        return served.Effort(seconds, dict.fromkeys(asked.models, 1), limit_s=0.1)
+        short = dict.fromkeys(asked.models, 0.05)
+        return served.Effort(seconds, dict.fromkeys(asked.models, 1), short)
     return served.Effort(
         {model: _SECONDS.get(model, _SECONDS_OTHERS) for model in asked.models},
         {model: _ROUNDS.get(model, _ROUNDS_OTHERS) for model in asked.models},
-        limit_s=0.5,
+        {model: _LIMIT_S.get(model, _LIMIT_S_OTHERS) for model in asked.models},
     )
 
 
@@ -100,7 +103,8 @@ def _limits_only(effort: served.Effort) -> served.Measured:
     try:
         for model in effort.models:
             _report(model)
-            measured.alone[model] = [limit.round(model, effort.limit_s) for _ in range(effort.rounds[model])]
+            rounds = [limit.round(model, effort.limit_s[model]) for _ in range(effort.rounds[model])]
+            measured.alone[model, "alone"] = rounds
     finally:
         limit.close()
     return measured

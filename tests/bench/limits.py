@@ -4,7 +4,8 @@ Path: engine → **limits** → alone (a process on the server's core) → serve
 """
 
 import dataclasses
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.bench import processes, subjects
@@ -20,6 +21,10 @@ class Alone:
     images_per_s: float
     cpu_s: float
 
+    def mean(self, other: "Alone") -> "Alone":
+        """Return the mean of this and another, in time as in rate."""
+        return Alone((self.images_per_s + other.images_per_s) / 2, (self.cpu_s + other.cpu_s) / 2)
+
 
 @dataclasses.dataclass(frozen=True)
 class Round:
@@ -28,10 +33,18 @@ class Round:
     runs: dict[int, Alone]
     decoded: Alone
 
-    @property
-    def best(self) -> Alone:
-        """The batch size with most images a second."""
-        return max(self.runs.values(), key=lambda alone: alone.images_per_s)
+    def mean(self, other: "Round") -> "Round":
+        """Return the mean of this and another."""
+        runs = {rows: one.mean(other.runs[rows]) for rows, one in self.runs.items()}
+        return Round(runs, self.decoded.mean(other.decoded))
+
+
+def best_rows(rounds: Sequence[Round]) -> int:
+    """Return the batch size with most images a second, in the median of rounds.
+
+    One size for all of them: the best of each would be the luckiest, which no server can beat by its own luck.
+    """
+    return max(rounds[0].runs, key=lambda rows: statistics.median(one.runs[rows].images_per_s for one in rounds))
 
 
 class Limit:

@@ -29,10 +29,13 @@ def _row(measured: served.Measured, model: str, way: str) -> list[str]:
     samples = measured.samples[model, way]
     rounds = served.rounds_together(measured, model, way)
     run_s, decode_s = (
-        statistics.median(one) for one in zip(*(_alone_s(way, limit) for _, limit in rounds), strict=True)
+        statistics.median(one)
+        for one in zip(*(_alone_s(measured, model, way, limit) for _, limit in rounds), strict=True)
     )
     rate, cpu_s = served.median(samples, "images_per_s"), served.median(samples, "cpu_s_per_image")
-    to_limit = statistics.median(sample.images_per_s * sum(_alone_s(way, limit)) for sample, limit in rounds)
+    to_limit = statistics.median(
+        sample.images_per_s * sum(_alone_s(measured, model, way, limit)) for sample, limit in rounds
+    )
     parts = {"run": run_s, "decode": decode_s, "the rest": cpu_s - run_s - decode_s}
     runs, images = (sum(one) for one in zip(*_batches(samples), strict=True)) if any(_batches(samples)) else (1, 0)
     return [
@@ -44,9 +47,9 @@ def _row(measured: served.Measured, model: str, way: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _alone_s(way: str, limit: limits.Round) -> tuple[float, float]:
+def _alone_s(measured: served.Measured, model: str, way: str, limit: limits.Round) -> tuple[float, float]:
     """CPU seconds per image of the run alone and of decoding alone; on one core also their wall time."""
-    return limit.best.cpu_s, limit.decoded.cpu_s if way.endswith("JPEG") else 0.0
+    return measured.best(model, limit).cpu_s, limit.decoded.cpu_s if way.endswith("JPEG") else 0.0
 
 
 def _batches(samples: list[served.Sample]) -> list[tuple[int, int]]:
@@ -63,14 +66,27 @@ def of_noop(measured: served.Measured) -> str:
         beside_us = statistics.median(bars.beside_run_s(sample, limit) for sample, limit in rounds) * 1e6
         noop_us = served.median(noops, "cpu_s_per_message") * 1e6
         cores = served.median(noops, "generator_cores")
-        rows.append([way, f"{noop_us:.0f}", f"{beside_us:.0f}", f"{beside_us / noop_us:.2f}", f"{cores:.2f}"])
-    return markdown(["way", "no-op, CPU us/message", "ours beside the run", "ratio", "generator's cores"], rows)
+        least = f"{_least_us(measured):.0f}" if way == served.LEAST_WAY else ""
+        rows.append([way, f"{noop_us:.0f}", least, f"{beside_us:.0f}", f"{beside_us / noop_us:.2f}", f"{cores:.2f}"])
+    head = ["way", "no-op, CPU us/message", "least that batches", "ours beside the run", "ratio", "generator's cores"]
+    return markdown(head, rows)
+
+
+def _least_us(measured: served.Measured) -> float:
+    """CPU of the least server that batches, beside its runs, for a message: all of them ran in full batches."""
+    limits_around = measured.alone[served.LENET, served.LEAST_WAY]
+    images = served.LEAST_IMAGES
+    pairs = zip(measured.least, limits_around, strict=True)
+    return 1e6 * statistics.median(
+        one.cpu_s_per_message - limit.runs[served.LEAST_ROWS].cpu_s * images for one, limit in pairs
+    )
 
 
 def of_limits(measured: served.Measured) -> str:
     """Return ONNX Runtime alone by batch size, one core and one thread, and the decoder."""
     rows = []
-    for model, rounds in measured.alone.items():
+    for model in measured.models:
+        rounds = measured.limits_of(model)
         by_rows = {
             size: (
                 statistics.median(one.runs[size].images_per_s for one in rounds),

@@ -103,3 +103,20 @@ def test_not_all_shapes_that_ever_came_are_remembered() -> None:
         known.observe(1, 1.0, (size, size))
     assert known.seconds(1, (0, 0)) == 0.0
     assert known.seconds(1, (299, 299)) == 1.0
+
+
+def test_sizes_are_compared_by_what_their_thread_computed_whoever_else_had_its_core() -> None:
+    known = costs.Costs(costs.Measured(FLAT, pads=False))
+    for _ in range(200):
+        known.observe(1, 2.0, cpu_s=1.0)
+        known.observe(4, 12.0, cpu_s=4.0)
+    assert known.seconds(4) == pytest.approx(4 * known.seconds(1), rel=0.06)
+    assert known.seconds(1) > 1.9, "how long a run takes is what counts for deadlines"
+
+
+def test_what_a_run_costs_besides_is_not_corrected_away() -> None:
+    known = costs.Costs(costs.Measured(FLAT, pads=False), overhead_s=1.0)
+    for _ in range(200):
+        known.observe(1, 1.0)
+        known.observe(2, 2.0, cpu_s=2.0)
+    assert [known.seconds(samples) for samples in (1, 2, 4)] == pytest.approx([2.0, 3.0, 5.0])
