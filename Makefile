@@ -46,7 +46,7 @@ protos: $(READY)  ## regenerate the protobuf modules
 
 bench: bench-engine bench-export  ## both benchmarks
 
-bench-engine: $(READY)  ## measure the server beside its limits (12 minutes; ARGS=--quick for one)
+bench-engine: $(READY)  ## measure the server beside its limits (17 minutes; ARGS=--quick for one)
 	$(BIN)/python -m tests.bench.engine $(ARGS)
 
 bench-export: $(READY)  ## measure exported graphs beside PyTorch, the TorchScript exporter, and int8
