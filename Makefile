@@ -52,7 +52,7 @@ bench-engine: $(READY)  ## measure the server beside its limits (17 minutes; ARG
 bench-export: $(READY)  ## measure exported graphs beside PyTorch, the TorchScript exporter, and int8
 	$(BIN)/python -m tests.bench.exported
 
-bench-gpu:  ## limits and service on CUDA; needs only onnxruntime-gpu, onnx, grpcio, numpy in PYTHON
+bench-gpu:  ## limits and service on CUDA; needs only onnxruntime-gpu, onnx, torch, grpcio, numpy in PYTHON
 	$(PYTHON) -m tests.bench.bench_gpu
 
 images-check: $(READY)  ## build the images without Docker, serve from them (root, Debian; DEVICES="cpu cuda" for both)

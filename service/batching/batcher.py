@@ -216,7 +216,8 @@ class Batcher:
             late.fail(errors.DeadlineExceeded(self._model, now_s - late.arrived_s))
         else:
             self._outlook.learn(in_time=0, late=1)
-            late.fail(errors.TooLate(self._model, self._costs.seconds(late.samples, late.shape), slack_s, None))
+            run_s, work_s = self._costs.seconds(late.samples, late.shape), self._costs.seconds(self._queue.samples)
+            late.fail(errors.TooLate(self._model, run_s, slack_s, work_s))  # a new one may fit when that is done
 
     def _start(self, batch: Sequence[tuple[place.Place, int]], now_s: float) -> None:
         parts = []

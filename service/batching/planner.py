@@ -17,8 +17,8 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from service.batching import clock, policy, sizes
 from service.batching import costs as measured_costs
+from service.batching import policy, sizes
 
 _PRICE = 0.75
 """Simulated at loads from 0.7 to 2: at 0, up to 4 % of the goodput is lost, at 1, more of those let in are given up."""
@@ -30,6 +30,11 @@ _HORIZON_RUNS = 2
 cost up to 25 % of the mean latency at high load, twice as many up to 10 %."""
 _WORTH_SPREADING = 1.25
 """So many times shorter a run has to become for several devices to share what one could take."""
+_ELEMENTS_MAX = 64 * 10**6
+"""Where samples have no fixed size and nothing is known of a run's memory, samples run together up to so many elements
+of input: the pixels that the largest image may have by default."""
+_ANSWER_S = 0.005
+"""So long before the last moment a batch leaves that waits for others: timers are late, answers have a way to go."""
 _FEW_REQUESTS = 16
 """Fewer requests, of several samples some of them, are put together one by one; more by their samples alone."""
 
@@ -142,6 +147,8 @@ class Planner:
         if now_s < leaves_s:
             return Plan((), seen.late, leaves_s)
         wanted = self._wanted(seen, max(0, waiting - seen.samples), devices)
+        if self._rules.has_batch_axis and not self._costs.is_measured:
+            wanted = min(wanted, max(1, _ELEMENTS_MAX // _elements(seen.window[0].shape)))
         tightest_s = min([request.deadline_s for request in seen.window])
         if len(seen.window) > 1 and tightest_s < devices.begins_s + self._careful_s(wanted, seen.window[0].shape):
             return self._in_time(seen, wanted, devices)
@@ -186,7 +193,7 @@ class Planner:
         if leaves_s == -math.inf:
             return leaves_s
         run_s = self._careful_s(seen.samples, seen.window[0].shape)
-        return min(leaves_s, *(request.deadline_s - run_s - clock.LATE_S for request in seen.window))
+        return min(leaves_s, *(request.deadline_s - run_s - _ANSWER_S for request in seen.window))
 
     def _wanted(self, seen: _Seen[W], behind: int, devices: Devices) -> int:
         """How many samples leave together if nobody has a deadline."""
@@ -275,3 +282,13 @@ class Planner:
     def _has_time(self, request: W, size: int, begins_s: float) -> bool:
         """Whether it is in time, with care, in a run of so many samples, or of its own if those are more."""
         return request.deadline_s >= begins_s + self._careful_s(max(size, request.samples), request.shape)
+
+
+def _elements(shape: Hashable) -> int:
+    """How many a sample of this shape has, all inputs together; 1 where it says nothing."""
+    if isinstance(shape, int):
+        return max(1, shape)
+    if not isinstance(shape, tuple):
+        return 1
+    parts = [_elements(part) for part in shape]
+    return sum(parts) if any(isinstance(part, tuple) for part in shape) else math.prod(parts)

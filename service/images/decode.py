@@ -135,7 +135,8 @@ def row_shape(files: Sequence[Source], spec: ImageSpec, limits: Limits) -> tuple
     Where images keep their size, it is read from their headers.
 
     Raises:
-        BadImage: an image is not readable, over a limit, or has another size than the first.
+        BadImage: an image is not readable, over a limit, or has another size than the first; or together they have
+            more pixels than one may have, where all of them are kept.
     """
     if not spec.keeps_size:
         return spec.row_shape
@@ -148,7 +149,16 @@ def row_shape(files: Sequence[Source], spec: ImageSpec, limits: Limits) -> tuple
                 "this model takes images as they are, and one request is one tensor",
                 "send images of different sizes in requests of their own",
             )
-    return (sizes[0][1], sizes[0][0], spec.row_shape[2])
+    width, height = sizes[0]
+    fit = limits.image_pixels_max // max(1, width * height)
+    if len(files) > fit:
+        raise errors.BadImage(
+            fit,
+            f"with it the request has {(fit + 1) * width * height} pixels; this model takes images as they are, and "
+            f"all of a request may have {limits.image_pixels_max} together",
+            "send fewer at once, or raise --image-pixels-max on the server",
+        )
+    return (height, width, spec.row_shape[2])
 
 
 def decode_into(

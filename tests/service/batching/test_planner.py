@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import errors
-from service.batching import batcher, costs, place, policy
+from service.batching import batcher, costs, place, planner, policy
 from tests import fakes
 
 FLAT = {1: 0.02, 8: 0.16}
@@ -254,3 +254,38 @@ def test_nobody_is_lost_or_answered_twice_no_batch_is_overfilled_and_all_room_co
         assert bench.batcher.samples_waiting == 0
 
     asyncio.run(play())
+
+
+async def test_a_batch_that_waits_for_others_leaves_early_enough_for_its_answers() -> None:
+    bench = Bench(STEEP, policy.Policy(batch_samples_max=8, delay_s=1.0))
+    task = bench.send(1, slack_s=0.1)
+    await settle()
+    bench.clock.advance(0.08)
+    await settle()
+    assert bench.runs.started == []
+    bench.clock.advance(0.005)
+    await settle()
+    assert bench.runs.started == [[1]], "at 0.085 s of 0.1: a run takes 0.01, 0.011 with care, and its answer has 4 ms"
+    bench.runs.end(0)
+    await task
+
+
+class Nobody:
+    """The owner of places that never run."""
+
+    def join(self, place: place.Place) -> None:
+        raise AssertionError
+
+    def leave(self, place: place.Place) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("side", "together"), [(1000, 4), (5000, 2), (9000, 1)])
+def test_samples_of_any_size_run_together_while_they_are_small(side: int, together: int) -> None:
+    known = costs.Costs(costs.Measured({}, pads=False))
+    rules = planner.Planner(policy.Policy(batch_samples_max=32), known)
+    waiting = [place.Place(Nobody(), 1, 0, "", place.Times(0.0, math.inf, math.inf, math.inf)) for _ in range(4)]
+    for one in waiting:
+        one.is_ready, one.shape = True, (side, side, 1)
+    plan = rules.plan(waiting, 4, 0.0, planner.Devices(0.0))
+    assert len(plan.batch) == together

@@ -166,3 +166,11 @@ def test_images_that_keep_their_size_must_agree() -> None:
     assert decode.row_shape(files[:1], samples.AS_IT_IS, LIMITS) == (5, 9, 3)
     with pytest.raises(errors.BadImage, match="image 1: the image is 5x9 pixels and the request's first is 9x5"):
         decode.row_shape(files, samples.AS_IT_IS, LIMITS)
+
+
+def test_images_that_keep_their_size_may_have_as_many_pixels_together_as_one_may_have() -> None:
+    files = [saved(Image.new("RGB", (9, 5)), "PNG")] * 3
+    assert decode.row_shape(files, samples.AS_IT_IS, decode.Limits(2**20, 3 * 45)) == (5, 9, 3)
+    with pytest.raises(errors.BadImage, match=r"image 2: with it the request has 135 pixels; .* may have 134 together"):
+        decode.row_shape(files, samples.AS_IT_IS, decode.Limits(2**20, 3 * 45 - 1))
+    assert decode.row_shape(files, RGB, decode.Limits(2**20, 45)) == RGB.row_shape, "these become small rows"
