@@ -177,7 +177,7 @@ def _transport(chosen: settings.Settings) -> transport.Transport:
 
 
 def _access(chosen: settings.Settings, numbers: metrics.Metrics) -> grpc_server.Access:
-    """Read what says who may call.
+    """Read what says who may call, and have the metrics tell until when.
 
     Raises:
         CertificateError, TokenFileError: a file cannot be used.
@@ -193,6 +193,7 @@ def _access(chosen: settings.Settings, numbers: metrics.Metrics) -> grpc_server.
     if chosen.tls_certificate is not None and chosen.tls_key is not None:
         places = certificates.Files(chosen.tls_certificate, chosen.tls_key, chosen.tls_client_ca)
         certificate = certificates.Certificates(places)
+        numbers.certificate_ends_s = certificate.ends_s
     _warn_of_strangers(chosen)
     return grpc_server.Access(watch, certificate, chosen.allow_client_shm)
 

@@ -10,9 +10,9 @@ import rich.console
 import rich.live
 import typer
 
-from service import errors
+from service import errors, scrape
 from service.loadgen import plan
-from service.top import scrape, table, watch
+from service.top import places, table, watch
 
 top_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,7 +51,7 @@ def _top(
     """
     console = rich.console.Console(highlight=False)
     try:
-        names = [scrape.where(text) for text in addresses or [f"127.0.0.1:{scrape.PORT}"]]
+        names = [places.where(text) for text in addresses or [f"127.0.0.1:{scrape.PORT}"]]
         if not once and not console.is_terminal:
             raise errors.StartupError("the output is no terminal to draw on; --once prints one table")
         with watch.Watch(names) as watching:

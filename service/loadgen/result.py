@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from service.loadgen import arrivals, confidence, histogram, machine, plan, scrape, tally, target
+from service.loadgen import arrivals, confidence, histogram, machine, plan, stage_times, tally, target
 
 BARS_PER_DOUBLING = 8
 """Of the drawn histogram: 9 % wide each."""
@@ -104,7 +104,7 @@ class Result:
     """The latencies' histogram: from, to (seconds), how many."""
     whole: Whole
     server: Server | None
-    stages: tuple[scrape.Stage, ...]
+    stages: tuple[stage_times.Stage, ...]
     """From the server's /metrics, if it was asked: other stages than ModelStatistics knows, with percentiles."""
     generator: Generator
     request_bytes: int
@@ -147,7 +147,7 @@ class Beside:
     answer_bytes: int
     machine: machine.Machine
     served_by: str = ""
-    stages: tuple[scrape.Stage, ...] = ()
+    stages: tuple[stage_times.Stage, ...] = ()
 
 
 def of(chosen: plan.Plan, counted: tally.Tally, period: Period, beside: Beside) -> Result:

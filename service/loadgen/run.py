@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from service.loadgen import generator, machine, payloads, plan, processes, result, scrape, target
+from service.loadgen import generator, machine, payloads, plan, processes, result, stage_times, target
 
 Source = Callable[[target.Described], list[bytes]]
 """Makes the request messages once it is known what the model takes."""
@@ -67,14 +67,14 @@ class Session:
         after, stages_after = await self._server.counts(), await self._stages(chosen.model)
         beside = result.Beside(
             before, after, counted.cpu_s, self._request_bytes, self._answer_bytes, described, self._served_by,
-            scrape.between(stages_before, stages_after),
+            stage_times.between(stages_before, stages_after),
         )  # fmt: skip
         return result.of(chosen, counted.tally, counted.period, beside)
 
-    async def _stages(self, model: str) -> dict[str, scrape.Counted]:
+    async def _stages(self, model: str) -> dict[str, stage_times.Counted]:
         if self._metrics_url is None:
             return {}
-        return await asyncio.to_thread(scrape.read, self._metrics_url, model)
+        return await asyncio.to_thread(stage_times.read, self._metrics_url, model)
 
 
 @contextlib.asynccontextmanager

@@ -9,8 +9,8 @@ Path: wire and batcher report → **metrics** → wire.http (/metrics) and wire.
     machine     the computer's CPU and memory, for Triton's nv_cpu_*
     published   all of it together, for one server
 
-Base units in names. Labels from closed sets: model, version, gRPC code, reason, resource, provider. A request for
-an unknown model counts under model "".
+Base units in names. Labels from closed sets: model, version, gRPC code, reason, resource, provider, certificate. A
+request for an unknown model counts under model "".
 
 Counting is done in plain numbers, and becomes Prometheus' families when somebody scrapes: the
 library's own objects, made for many threads, cost four times as much for every request. A scrape

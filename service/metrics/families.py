@@ -110,6 +110,18 @@ def load_failures(failures: Mapping[str, int], models: Models) -> core.Metric:
     return family
 
 
+def certificates(ends_s: Mapping[str, float]) -> core.Metric:
+    """Return when each certificate ends, in Unix seconds; nothing of a server without TLS."""
+    family = core.GaugeMetricFamily(
+        "fovea_certificate_expiry_timestamp_seconds",
+        "When the certificate in use ends, in Unix time: server's own, client_ca (the last of the authorities).",
+        labels=("certificate",),
+    )
+    for name, end_s in ends_s.items():
+        family.add_metric((name,), end_s)
+    return family
+
+
 def saturations(
     name: str,
     what: str,

@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import prometheus_client
 from prometheus_client import core, registry
@@ -38,6 +38,8 @@ class Metrics:
         """The active execution provider; empty until it is chosen."""
         self.gpu: nvml.Gpu | None = None
         self.is_ready: Callable[[], bool] = bool
+        self.certificate_ends_s: Callable[[], Mapping[str, float]] = dict
+        """When certificates end, by what they are for, in Unix seconds; none without TLS."""
         self.unknown: collections.Counter[str] = collections.Counter()
         """Requests that were for no served model, by gRPC status code."""
         self.load_failures: collections.Counter[str] = collections.Counter()
@@ -107,6 +109,7 @@ class Metrics:
         yield families.info("fovea_build_info", "What is running.", _build())
         yield core.GaugeMetricFamily("fovea_ready", "1 if new work should be sent here.", float(self.is_ready()))
         yield _providers(self.provider)
+        yield families.certificates(self.certificate_ends_s())
 
 
 class _Families(registry.Collector):

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from service.top import scrape
+from service import scrape
 
 OK, CANCELLED = "OK", "CANCELLED"
 

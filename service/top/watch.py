@@ -1,6 +1,6 @@
 """Looks at servers again and again, and keeps what the next look is compared with.
 
-Path: top_cli → **watch** → scrape, figures → table.
+Path: top_cli → **watch** → places, scrape, figures → table.
 """
 
 import collections
@@ -8,19 +8,22 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from service.top import figures, scrape
+from service import scrape
+from service.top import figures, places
 
 HISTORY = 30
 """Looks that a sparkline shows."""
 _AT_ONCE = 32
 """Servers asked at once."""
+_WITHIN_S = 2.0
+"""A server that is slower is shown as one that does not answer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
     """A server at this moment: how it is, in words; whether it answers."""
 
-    where: scrape.Where
+    where: places.Where
     condition: str
     answers: bool
 
@@ -43,9 +46,9 @@ class Watch:
     Mutable state: the last scrape of each server, and the throughputs of the last looks.
     """
 
-    def __init__(self, names: Sequence[scrape.Where]) -> None:
+    def __init__(self, names: Sequence[places.Where]) -> None:
         self._names = names
-        self._last: dict[scrape.Where, scrape.Scrape] = {}
+        self._last: dict[places.Where, scrape.Scrape] = {}
         self._history: dict[tuple[str, str], collections.deque[float]] = {}
         self._threads = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="scrape")
 
@@ -83,19 +86,19 @@ class Watch:
         for key, rate in now.items():
             self._history[key].append(rate)
 
-    def _scrape(self) -> tuple[list[Server], dict[scrape.Where, scrape.Scrape], list[scrape.NoFigures]]:
+    def _scrape(self) -> tuple[list[Server], dict[places.Where, scrape.Scrape], list[scrape.NoFigures]]:
         """Ask all servers that are behind the names now."""
-        places: dict[scrape.Where, None] = {}
+        found: dict[places.Where, None] = {}
         failures: list[scrape.NoFigures] = []
         servers: list[Server] = []
         for name in self._names:
             try:
-                places |= dict.fromkeys(scrape.behind(name))
+                found |= dict.fromkeys(places.behind(name))
             except scrape.NoFigures as error:
                 failures.append(error)
                 servers.append(Server(name, error.wrong, answers=False))
-        asked = {where: self._threads.submit(scrape.scrape, where) for where in places}
-        scrapes: dict[scrape.Where, scrape.Scrape] = {}
+        asked = {where: self._threads.submit(scrape.read, where.url, _WITHIN_S) for where in found}
+        scrapes: dict[places.Where, scrape.Scrape] = {}
         for where, answer in asked.items():
             try:
                 scrapes[where] = answer.result()

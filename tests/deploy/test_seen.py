@@ -1,4 +1,4 @@
-"""Debian's Prometheus and a real server under load: everything in rules and dashboard returns data, and it is true."""
+"""Debian's Prometheus, a real server with TLS, load: all that rules and dashboard ask for has data, and it is true."""
 
 import asyncio
 import pathlib
@@ -11,6 +11,7 @@ from protos import inference_pb2_grpc
 from service import client
 from tests.conftest import Exported, RunningServer, running
 from tests.deploy import expressions, prometheus
+from tests.wire.security import authority
 
 pytestmark = pytest.mark.slow
 
@@ -24,15 +25,16 @@ ON_GPUS_ONLY = {
 class Load:
     """Callers until `is_over`: good images, bad ones, and those who allow a microsecond. Nobody asks twice."""
 
-    def __init__(self, server: RunningServer, pngs: list[bytes]) -> None:
-        self.server, self.pngs = server, pngs
+    def __init__(self, server: RunningServer, pngs: list[bytes], root_pem: bytes) -> None:
+        self.address = f"127.0.0.1:{server.address.rpartition(':')[2]}"
+        self.pngs, self.credentials = pngs, grpc.ssl_channel_credentials(root_pem)
         self.answered, self.failed = 0, 0
         self.is_over = False
 
     async def run(self) -> None:
         async with (
-            client.Client(self.server.address) as connection,
-            grpc.aio.insecure_channel(self.server.address) as channel,
+            client.Client(self.address, credentials=self.credentials) as connection,
+            grpc.aio.secure_channel(self.address, self.credentials) as channel,
         ):
             signature = await connection.signature("lenet5")
             stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -67,11 +69,14 @@ async def without_data(scraper: prometheus.Prometheus, asked: dict[str, str]) ->
 async def test_every_expression_returns_data_under_load_and_counts_are_those_of_the_callers(
     exported: Exported, pngs: list[bytes], tmp_path: pathlib.Path
 ) -> None:
+    root = authority.made("root", is_authority=True)
+    certificate, key = authority.made("fovea.test", root).written(tmp_path)
+    tls = ("--tls-certificate", str(certificate), "--tls-key", str(key))
     with (
-        running(exported.repository, tmp_path / "served") as server,
+        running(exported.repository, tmp_path / "served", *tls) as server,
         prometheus.scraping(tmp_path, server.http.removeprefix("http://")) as scraper,
     ):
-        load = Load(server, pngs)
+        load = Load(server, pngs, root.pem)
         under_way = asyncio.create_task(load.run())
         asked = expressions.that_answer()
         is_cuda = 'fovea_provider_info{provider="CUDAExecutionProvider"} 1.0' in server.get("/metrics")

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from service import scrape
 from service.loadgen import (
     arrivals,
     conditions,
@@ -15,7 +16,7 @@ from service.loadgen import (
     machine,
     plan,
     result,
-    scrape,
+    stage_times,
     tally,
     target,
 )
@@ -243,13 +244,22 @@ def exposed(counts: tuple[int, int, int], total_s: float) -> str:
     )
 
 
+def counted(*scraped: tuple[tuple[int, int, int], float], model: str = "net") -> list[dict[str, stage_times.Counted]]:
+    return [stage_times.of(scrape.parse(exposed(*one), "url"), model) for one in scraped]
+
+
 def test_stages_are_what_was_added_between_two_scrapes() -> None:
-    before, after = (scrape.parse(exposed(*one), "net", "url") for one in (((5, 9, 10), 1.0), ((85, 108, 110), 3.0)))
-    (stage,) = scrape.between(before, after)
+    before, after = counted(((5, 9, 10), 1.0), ((85, 108, 110), 3.0))
+    (stage,) = stage_times.between(before, after)
     assert (stage.name, stage.count, stage.mean_s) == ("queue", 100, pytest.approx(0.02))
     assert (stage.p50_at_most_s, stage.p99_at_most_s) == (0.01, 0.1)
 
 
-def test_metrics_without_the_model_are_explained() -> None:
-    with pytest.raises(Exception, match=r"has no fovea_\*_duration_seconds of model 'other'"):
-        scrape.parse(exposed((1, 1, 1), 1.0), "other", "http://x")
+def test_versions_of_a_model_are_counted_together() -> None:
+    both = exposed((1, 2, 3), 0.5) + exposed((10, 20, 30), 5.0).replace('version="1"', 'version="2"')
+    (stage,) = stage_times.between({}, stage_times.of(scrape.parse(both, "url"), "net"))
+    assert (stage.count, stage.mean_s) == (33, pytest.approx(5.5 / 33))
+
+
+def test_a_model_that_the_server_does_not_know_has_no_stages() -> None:
+    assert counted(((1, 1, 1), 1.0), model="other") == [{}]

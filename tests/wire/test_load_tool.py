@@ -152,8 +152,8 @@ def test_what_is_wrong_with_the_server_or_the_request_is_one_sentence(
     for arguments, sentence in (
         (["--model", "lenet6"], "NOT_FOUND: .*did you mean 'lenet5'"),
         (["--model", "lenet5", "--batch", "4000"], "the first request failed: .*(RESOURCE_EXHAUSTED|INVALID_ARGUMENT)"),
-        (["--model", "lenet5", "--metrics", "http://127.0.0.1:1/metrics"], "--metrics http://.* cannot be read"),
-        (["--model", "lenet5", "--metrics", server.http + "/nothing"], "--metrics .* cannot be read: "),
+        (["--model", "lenet5", "--metrics", "http://127.0.0.1:1/metrics"], "--metrics .*/metrics cannot be reached "),
+        (["--model", "lenet5", "--metrics", server.http + "/nothing"], "--metrics .*/nothing answers 404 Not Found; "),
     ):  # fmt: skip
         ended = load(server.address, *few, *arguments)
         assert ended.returncode == 1, ended.stdout

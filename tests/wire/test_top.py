@@ -19,7 +19,7 @@ import pytest
 import rich.console
 
 from service import client
-from service.top import scrape, table, watch
+from service.top import places, table, watch
 from tests.conftest import FOVEA, Exported, RunningServer, running
 
 DRAWN_WITHIN_S = 60.0
@@ -60,8 +60,8 @@ def drawn(view: watch.View, width: int = 160) -> str:
     return console.export_text()
 
 
-def where(server: RunningServer) -> scrape.Where:
-    return scrape.where(server.http)
+def where(server: RunningServer) -> places.Where:
+    return places.where(server.http)
 
 
 def test_a_table_of_two_servers_under_load(
@@ -180,4 +180,4 @@ def test_it_draws_on_a_terminal_until_it_is_interrupted(server: RunningServer) -
 
 
 def test_a_name_stands_for_all_addresses_behind_it() -> None:
-    assert scrape.behind(scrape.Where("localhost", 8002)) == [scrape.Where("127.0.0.1", 8002)]
+    assert places.behind(places.Where("localhost", 8002)) == [places.Where("127.0.0.1", 8002)]

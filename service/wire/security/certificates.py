@@ -1,6 +1,6 @@
 """The server's certificate: checked before it is used, and read again when its files change.
 
-Path: settings → **certificates** → gRPC, which asks at every handshake.
+Path: settings → **certificates** → gRPC, which asks at every handshake; metrics, which ask at every scrape.
 
 Checked by a handshake with itself in memory, so that what a client would refuse is an error at start.
 """
@@ -12,6 +12,7 @@ import pathlib
 import re
 import ssl
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -47,13 +48,15 @@ class Checked:
     configuration: Any
     name: str
     ends: datetime.datetime
+    authorities_end: datetime.datetime | None
+    """When the last of the clients' authorities ends, and no client is let in any more; None: clients need none."""
 
 
 class Certificates:
     """The certificate in use. A change that cannot be used is logged, and the one before goes on.
 
-    Mutable state: what is in use, and the files that were looked at last; touched on gRPC's handshake threads,
-    under a lock.
+    Mutable state: what is in use, whether gRPC has it, and the files that were looked at last; touched on gRPC's
+    handshake threads and those of scrapes, under a lock.
 
     Raises:
         CertificateError: a file is missing or no PEM file, the key does not fit, or the certificate is out of date.
@@ -64,13 +67,16 @@ class Certificates:
         self._lock = threading.Lock()
         self._seen = files.stamp(places.paths)
         self._used = check(places)
+        self._given = self._used
         self._told_end = False
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return what gRPC listens with: it asks for changes at every handshake."""
-        log.info("TLS: certificate of %s, valid until %s", self._used.name, self._used.ends)
+        with self._lock:
+            self._given = self._used
+        log.info("TLS: certificate of %s, valid until %s", self._given.name, self._given.ends)
         return grpc.dynamic_ssl_server_credentials(
-            self._used.configuration,
+            self._given.configuration,
             self.changed,
             require_client_authentication=self._places.client_ca is not None,
         )
@@ -78,19 +84,37 @@ class Certificates:
     def changed(self) -> Any:
         """Return the configuration if the files have changed to one that can be used, else None: go on."""
         with self._lock:
-            self._tell_end()
-            seen = files.stamp(self._places.paths)
-            if seen == self._seen:
+            self._look()
+            if self._used is self._given:
                 return None
-            self._seen = seen
-            try:
-                self._used = check(self._places)
-            except errors.CertificateError as error:
-                log.error("TLS: the changed files are not used, the certificate before goes on: %s", error)
-                return None
-            self._told_end = False
-            log.info("TLS: certificate replaced: %s, valid until %s", self._used.name, self._used.ends)
+            self._given = self._used
             return self._used.configuration
+
+    def ends_s(self) -> Mapping[str, float]:
+        """Return when what the next handshake gets ends, in Unix seconds: `server`, and `client_ca` if there is one.
+
+        The server's is that of its own certificate, not of those that signed it; of several authorities it is the last.
+        """
+        with self._lock:
+            self._look()
+            used = self._used
+        ends = {"server": used.ends.timestamp()}
+        return ends if used.authorities_end is None else ends | {"client_ca": used.authorities_end.timestamp()}
+
+    def _look(self) -> None:
+        """Use the files, if they have changed to what can be used."""
+        self._tell_end()
+        seen = files.stamp(self._places.paths)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._used = check(self._places)
+        except errors.CertificateError as error:
+            log.error("TLS: the changed files are not used, the certificate before goes on: %s", error)
+            return
+        self._told_end = False
+        log.info("TLS: certificate replaced: %s, valid until %s", self._used.name, self._used.ends)
 
     def _tell_end(self) -> None:
         if not self._told_end and datetime.datetime.now(datetime.UTC) > self._used.ends:
@@ -106,13 +130,13 @@ def check(places: Files) -> Checked:
     """
     before = files.stamp(places.paths)
     chain, key = _pem(places.certificate, "certificate"), _pem(places.key, "private key")
-    authorities = None if places.client_ca is None else _authorities(places.client_ca)
+    authorities, authorities_end = (None, None) if places.client_ca is None else _authorities(places.client_ca)
     server = _loaded(places)
     name, ends = _accepted(server, places.certificate, chain)
     if files.stamp(places.paths) != before:
         raise errors.CertificateError(places.certificate, "changed while it was read", "it is read again")
     configuration = grpc.ssl_server_certificate_configuration([(key.encode(), chain.encode())], authorities)
-    return Checked(configuration, name, ends)
+    return Checked(configuration, name, ends, authorities_end)
 
 
 def _pem(path: pathlib.Path, what: str) -> str:
@@ -125,7 +149,8 @@ def _pem(path: pathlib.Path, what: str) -> str:
     return text
 
 
-def _authorities(path: pathlib.Path) -> bytes:
+def _authorities(path: pathlib.Path) -> tuple[bytes, datetime.datetime]:
+    """Return the authorities in a file, and when the last of them ends."""
     text = _pem(path, "certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -137,9 +162,10 @@ def _authorities(path: pathlib.Path) -> bytes:
         raise errors.CertificateError(
             path, "holds no certificate of an authority (CA:TRUE)", "give the one that signed the clients' certificates"
         )
-    if all(_end(one) < datetime.datetime.now(datetime.UTC) for one in known):
+    last_end = max(map(_end, known))
+    if last_end < datetime.datetime.now(datetime.UTC):
         raise errors.CertificateError(path, "holds only authorities that have expired", "renew them")
-    return text.encode()
+    return text.encode(), last_end
 
 
 def _loaded(places: Files) -> ssl.SSLContext:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from service.top import figures, scrape, table
+from service import scrape
+from service.top import figures, places, table
 
 LENET = (("model", "lenet5"), ("version", "1"))
 
@@ -136,10 +137,10 @@ def test_sparkline() -> None:
     ],
 )
 def test_addresses(text: str, host: str, port: int) -> None:
-    assert scrape.where(text) == scrape.Where(host, port)
+    assert places.where(text) == places.Where(host, port)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a:0", "a:70000", "::1", "https://a:1", "a:1/v2"])
 def test_what_is_no_address_says_so(text: str) -> None:
     with pytest.raises(scrape.NoFigures, match="is no address; expected host:port"):
-        scrape.where(text)
+        places.where(text)

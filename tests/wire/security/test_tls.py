@@ -10,6 +10,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import parser
 
 from service import client, errors
 from service.wire.security import certificates
@@ -70,6 +71,40 @@ def test_mutual_tls_lets_in_only_clients_of_its_authority(
         refused(channel(server, root, authority.made("mary", root, begins=-2, ends=-1)))
         with channel(server, root, authority.made("mary", root)) as opened:
             asked(opened)
+
+
+def ends(server: RunningServer) -> dict[str, float]:
+    """What a scrape says: when which certificate ends."""
+    families = parser.text_string_to_metric_families(server.get("/metrics"))
+    name = "fovea_certificate_expiry_timestamp_seconds"
+    return {one.labels["certificate"]: one.value for family in families for one in family.samples if one.name == name}
+
+
+def end(*made: authority.Made) -> float:
+    return max(one.certificate.not_valid_after_utc.timestamp() for one in made)
+
+
+def test_a_scrape_says_when_certificates_end_and_sees_new_files_before_a_handshake_does(
+    repository: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """And the handshake after it gets them all the same. What cannot be used changes nothing."""
+    old, new = (authority.made(f"root {days}", ends=days, is_authority=True) for days in (30, 60))
+    first, second = (authority.made("fovea.test", by, ends=days) for by, days in ((old, 10), (new, 20)))
+    bundle = tmp_path / "ca.crt"
+    bundle.write_bytes(old.pem)
+    with running(repository, tmp_path / "log", *flags(first.written(tmp_path), bundle)) as server:
+        assert ends(server) == {"server": end(first), "client_ca": end(old)}
+        (tmp_path / "tls.crt").write_bytes(b"not a certificate")
+        assert ends(server) == {"server": end(first), "client_ca": end(old)}
+        bundle.write_bytes(new.pem + old.pem)
+        second.written(tmp_path)
+        assert ends(server) == {"server": end(second), "client_ca": end(new, old)}
+        with channel(server, new, authority.made("mary", new)) as opened:
+            asked(opened)
+
+
+def test_a_server_without_tls_has_no_certificate_that_ends(plain: RunningServer) -> None:
+    assert ends(plain) == {}
 
 
 async def test_a_certificate_is_replaced_under_load_and_no_call_fails(

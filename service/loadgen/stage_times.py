@@ -1,6 +1,6 @@
 """The server's stages from its /metrics: Prometheus histograms before and after a run.
 
-Path: --metrics URL → **scrape** → result.
+Path: --metrics URL → scrape → **stage_times** → result.
 
 Any family `fovea_<stage>_duration_seconds` of the model is a stage, so a new stage of the server shows here by itself.
 """
@@ -8,16 +8,12 @@ Any family `fovea_<stage>_duration_seconds` of the model is a stage, so a new st
 import dataclasses
 import math
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 
-from prometheus_client import parser
-
-from service import errors
+from service import errors, scrape
 
 _WITHIN_S = 10.0
-_FAMILY = re.compile(r"fovea_(\w+)_duration_seconds")
+_BUCKETS = re.compile(r"fovea_(\w+)_duration_seconds_bucket")
 
 # In the order in which a request goes through them; stages without a place here come last.
 _ORDER = ("decode", "queue", "gather", "copy", "run", "reply", "request", "total")
@@ -52,44 +48,41 @@ def read(url: str, model: str) -> dict[str, Counted]:
     """Return the model's stages so far, its versions together.
 
     Raises:
-        StartupError: nothing there, or no metrics of Fovea's.
+        StartupError: nothing there, no metrics of Fovea's, or none of the model.
     """
     try:
-        with urllib.request.urlopen(url, timeout=_WITHIN_S) as response:  # the user's own address
-            text = response.read().decode()
-    except (OSError, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise errors.StartupError(
-            f"--metrics {url} cannot be read: {reason}; `fovea serve` says at its start where its metrics are"
-        ) from error
-    return parse(text, model, url)
-
-
-def parse(text: str, model: str, url: str) -> dict[str, Counted]:
-    """Return the stages in Prometheus' text.
-
-    Raises:
-        StartupError: it is another text, or knows nothing of the model.
-    """
-    stages: dict[str, Counted] = {}
-    try:
-        for family in parser.text_string_to_metric_families(text):
-            named = _FAMILY.fullmatch(family.name)
-            samples = [sample for sample in family.samples if sample.labels.get("model") == model]
-            if named is None or family.type != "histogram" or not samples:
-                continue
-            edges: Edges = {}
-            for sample in samples:
-                if sample.name.endswith("_bucket"):
-                    edge = float(sample.labels["le"])
-                    edges[edge] = edges.get(edge, 0.0) + sample.value
-            stages[named[1]] = Counted(sum(one.value for one in samples if one.name.endswith("_sum")), edges)
+        stages = of(scrape.read(url, _WITHIN_S, by_proxy=True), model)  # the user's own address
+    except scrape.NoFigures as error:
+        raise errors.StartupError(f"--metrics {error}") from error
     except (ValueError, KeyError) as error:
-        raise errors.StartupError(f"--metrics {url} is not Prometheus' text format: {error}") from error
+        raise errors.StartupError(f"--metrics {url} is not Prometheus' text format: a bucket without edge") from error
     if not stages:
         raise errors.StartupError(
             f"--metrics {url} has no fovea_*_duration_seconds of model {model!r}; is it the server's address?"
         )
+    return stages
+
+
+def of(found: scrape.Scrape, model: str) -> dict[str, Counted]:
+    """Return the model's stages in a scrape, its versions together; empty, if the server does not know the model.
+
+    Raises:
+        KeyError, ValueError: a bucket has no edge, or none that is a number.
+    """
+    stages: dict[str, Counted] = {}
+    of_model = ("model", model)
+    for name, samples in found.samples.items():
+        named = _BUCKETS.fullmatch(name)
+        if named is None:
+            continue
+        edges: Edges = {}
+        for labels, count in samples.items():
+            if of_model in labels:
+                edge = float(dict(labels)["le"])
+                edges[edge] = edges.get(edge, 0.0) + count
+        if edges:
+            sums = found.of(f"fovea_{named[1]}_duration_seconds_sum")
+            stages[named[1]] = Counted(sum(value for labels, value in sums.items() if of_model in labels), edges)
     return stages
 
 
