@@ -1,16 +1,22 @@
-"""A collector of traces: a real OTLP/gRPC receiver in the test's process."""
+"""A collector of traces: a real OTLP/gRPC receiver in the test's process; and a server that sends to it."""
 
 import contextlib
+import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from tests.conftest import Exported, RunningServer, running
+
 Span = trace_pb2.Span
 ARRIVE_WITHIN_S = 60.0
+FAST = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
+"""Spans are sent every 50 ms instead of every 5 s."""
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -59,3 +65,14 @@ def collecting() -> Iterator[Collector]:
         yield collector
     finally:
         server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def tracing(exported: Exported, log_path: pathlib.Path) -> Iterator[tuple[RunningServer, Collector]]:
+    """A server that traces what its callers trace, and nothing else."""
+    with pytest.MonkeyPatch.context() as patch, collecting() as collector:
+        for name, value in FAST.items():
+            patch.setenv(name, value)
+        flags = ("--trace-endpoint", collector.address, "--trace-ratio", "0", "--log-level", "debug")
+        with running(exported.repository, log_path, *flags) as server:
+            yield server, collector

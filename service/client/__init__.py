@@ -8,6 +8,7 @@ A call's way, and where each step lives:
     synchronous: the same from threads    retries: whether again, and when    failures: the one error
 
 `calls` keeps deadlines and repeats, `fleet` knows the addresses, `endpoint` one of them, `stream` one of its streams.
+`context` says which trace a call belongs to, where the calling program has OpenTelemetry.
 """
 
 from service.client.access import Access

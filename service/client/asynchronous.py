@@ -36,6 +36,7 @@ class Client(connection.Connection):
     Calls go over streams where a server has them, to the address with the fewest calls out. What a server
     that ends or dies has not answered is sent to another, or again when it is back, until the deadline.
     What it may be told beside the address: see connection.Connection. For threads: SyncClient.
+    Where OpenTelemetry has a current span, a call carries its trace context: a server that traces is its child.
 
     Mutable state: the signatures of the models that it has classified with; touched only on the event loop.
     """

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf import message as protobuf_message
 
 from protos import inference_pb2
-from service.client import access, failures, messages, retries, stream
+from service.client import access, context, failures, messages, retries, stream
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Endpoint:
             _METHOD + "ModelStreamInfer",
             request_serializer=inference_pb2.ModelInferRequest.SerializeToString,
             response_deserializer=inference_pb2.ModelStreamInferResponse.FromString,
-        )(requests)
+        )(requests, metadata=context.current())
         self.outstanding += 1
         try:
             async for answer in call:
@@ -235,7 +235,7 @@ class Endpoint:
         if call is None:
             call = self._calls[method] = self._opened().unary_unary(_METHOD + method)
         try:
-            return kind.FromString(await call(message, timeout=remaining_s))
+            return kind.FromString(await call(message, timeout=remaining_s, metadata=context.current()))
         except grpc.aio.AioRpcError as error:
             raise failures.of_call(error, self.address) from error
         except protobuf_message.DecodeError as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protos import inference_pb2
 from service import datatypes
-from service.client import arrays
+from service.client import arrays, context
 
 Request = inference_pb2.ModelInferRequest
 
@@ -110,18 +110,20 @@ class Outgoing:
     """A request as bytes, serialised once however often it is sent.
 
     What differs each time is appended: of a field, and of an entry of a map, that comes twice, the last one counts.
+    It belongs to the trace of whoever makes it, unless the request says another itself.
     """
 
-    __slots__ = ("_message", "_timeout_us", "_urgency", "own_id")
+    __slots__ = ("_message", "_timeout_us", "_trace", "_urgency", "own_id")
 
     def __init__(self, request: Request, priority: int = 0) -> None:
         self.own_id = request.id
         self._message = request.SerializeToString()
         self._timeout_us = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
         self._urgency = priority
+        self._trace = () if context.PARENT in request.parameters else context.current()
 
     def unary(self) -> bytes:
-        """Return the message of a unary call, whose deadline is the call's."""
+        """Return the message of a unary call, whose deadline and trace are the call's."""
         if not self._urgency:
             return self._message
         added = Request()
@@ -129,10 +131,12 @@ class Outgoing:
         return self._message + added.SerializeToString()
 
     def streamed(self, wire_id: str, remaining_s: float) -> bytes:
-        """Return the message in a stream: under the stream's own id, with what is left of the deadline."""
+        """Return the message in a stream: under the stream's own id, with the rest of the deadline and the trace."""
         added = Request(id=wire_id)
         remaining_us = max(1, int(remaining_s * 1e6))
         added.parameters["timeout"].int64_param = min(remaining_us, self._timeout_us or remaining_us)
         if self._urgency:
             added.parameters["priority"].uint64_param = self._urgency
+        for name, value in self._trace:
+            added.parameters[name].string_param = value
         return self._message + added.SerializeToString()

@@ -202,7 +202,7 @@ class SyncClient:
                 raise RuntimeError("the client is not open; use it inside `with client.SyncClient(address)`")
             if self._is_closed:
                 raise failures.closed(self._address)
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+            return asyncio.run_coroutine_threadsafe(work, self._loop)  # with the caller's context variables: its trace
 
 
 async def _next(outcomes: AsyncIterator[Answer]) -> Answer | None:

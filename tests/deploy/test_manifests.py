@@ -1,21 +1,19 @@
-"""deploy/kubernetes as rendered: valid for Kubernetes, and its parts agree with each other and with the server."""
+"""deploy/kubernetes as rendered: valid for Kubernetes, and its parts agree with each other and with the server.
+
+The Pod: test_pods.py. How many of them: test_scaling.py.
+"""
 
 import pathlib
-import re
 import tomllib
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
 from service import settings
-from tests.conftest import RunningServer
 from tests.deploy import operator_rules, rendering, schemas
-from tests.deploy.rendering import Case, Manifest, Rendered
+from tests.deploy.rendering import Case, Rendered
 
-# What the process may take to end after its drain, in seconds.
-EXIT_MARGIN_S = 5
 # What somebody else makes, and the manifests only name.
 MADE_ELSEWHERE = {"fovea-models", "fovea-tls", "fovea-tokens"}
 
@@ -107,67 +105,6 @@ def test_no_service_links(rendered: Rendered) -> None:
     assert rendered.pod["enableServiceLinks"] is False
 
 
-# --- life and death of a Pod ----------------------------------------------------------------------------
-
-
-def test_grace_period_covers_the_whole_end(rendered: Rendered) -> None:
-    """The kubelet's clock runs from before preStop on."""
-    before_s = rendered.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    drain_s = sum(float(rendered.environment[f"FOVEA_DRAIN_{part}_S"]) for part in ("DELAY", "GRACE"))
-    assert rendered.pod["terminationGracePeriodSeconds"] >= before_s + drain_s + EXIT_MARGIN_S
-
-
-def test_a_pod_serves_on_while_its_end_gets_round(rendered: Rendered) -> None:
-    before_s = rendered.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    delay_s = float(rendered.environment["FOVEA_DRAIN_DELAY_S"])
-    ready = rendered.container["readinessProbe"]
-    assert before_s + delay_s >= ready["periodSeconds"] * ready["failureThreshold"]
-
-
-@pytest.mark.parametrize(
-    ("probe", "service_name", "path"),
-    [
-        ("startupProbe", "", "/v2/health/ready"),
-        ("readinessProbe", "", "/v2/health/ready"),
-        ("livenessProbe", "liveness", "/v2/health/live"),
-    ],
-)
-def test_probe_asks_the_right_port(rendered: Rendered, probe: str, service_name: str, path: str) -> None:
-    asked = rendered.container[probe]
-    if "tls" in rendered.case.components:  # the kubelet's gRPC probes speak no TLS
-        assert asked["httpGet"] == {"port": "metrics", "path": path}
-        assert "grpc" not in asked
-    else:
-        assert asked["grpc"] == {"port": rendered.ports["grpc"]} | ({"service": service_name} if service_name else {})
-    assert asked["timeoutSeconds"] <= asked["periodSeconds"]
-
-
-def test_probes_are_patient_in_the_right_order(rendered: Rendered) -> None:
-    """Starting may take longest; a busy server leaves the rotation before it is killed."""
-    patience_s = {
-        probe: rendered.container[probe]["periodSeconds"] * rendered.container[probe]["failureThreshold"]
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
-    }
-    assert patience_s["startupProbe"] > patience_s["livenessProbe"] > patience_s["readinessProbe"]
-
-
-def test_rollout_keeps_capacity_or_needs_no_spare_gpu(rendered: Rendered) -> None:
-    strategy = rendered.deployment["strategy"]
-    assert strategy["type"] == "RollingUpdate"
-    wanted = {"cpu": {"maxUnavailable": 0, "maxSurge": 1}, "gpu": {"maxUnavailable": 1, "maxSurge": 0}}
-    assert strategy["rollingUpdate"] == wanted[rendered.case.overlay]
-
-
-def test_disruption_budget_and_spread_select_the_pods(rendered: Rendered) -> None:
-    labels = rendered.deployment["template"]["metadata"]["labels"].items()
-    budget = rendered.of("PodDisruptionBudget")["spec"]
-    assert budget["selector"]["matchLabels"].items() <= labels
-    assert budget["maxUnavailable"] == 1
-    spread = rendered.pod["topologySpreadConstraints"]
-    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-    assert all(one["labelSelector"]["matchLabels"].items() <= labels for one in spread)
-
-
 # --- the Service ---------------------------------------------------------------------------------------
 
 
@@ -214,102 +151,6 @@ def test_network_policy_opens_the_pods_ports(overlay: str) -> None:
     assert opened.keys() == rendered.ports.keys()
     assert all(opened.values())  # an empty list of callers would mean everybody
     assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
-
-
-# --- rights and resources ---------------------------------------------------------------------------------
-
-
-def test_pod_meets_the_restricted_standard(rendered: Rendered) -> None:
-    assert rendered.pod["securityContext"]["runAsNonRoot"] is True
-    assert rendered.pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert rendered.pod["automountServiceAccountToken"] is False
-    for container in (rendered.container, *rendered.pod.get("initContainers", ())):
-        rights = {name: value for name, value in container["securityContext"].items() if name != "runAsUser"}
-        assert rights == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-
-
-def test_server_can_write_nowhere(rendered: Rendered) -> None:
-    assert all(mount["readOnly"] is True for mount in rendered.container["volumeMounts"])
-
-
-def test_repository_has_one_source(rendered: Rendered) -> None:
-    (models,) = [volume for volume in rendered.pod["volumes"] if volume["name"] == "models"]
-    sources = models.keys() - {"name"}
-    if "models-image" in rendered.case.components:
-        assert sources == {"image"}
-    elif "models-init" in rendered.case.components:
-        assert sources == {"emptyDir"}
-        (copier,) = rendered.pod["initContainers"]
-        assert copier["volumeMounts"] == [{"name": "models", "mountPath": "/models"}]
-    else:
-        assert models["persistentVolumeClaim"] == {"claimName": "fovea-models", "readOnly": True}
-
-
-def test_limits_equal_requests(rendered: Rendered) -> None:
-    """The server counts its threads from the CPU limit: without one it would take the whole node for its own."""
-    resources = rendered.container["resources"]
-    assert {"cpu", "memory"} <= resources["limits"].keys()
-    assert resources["requests"] == resources["limits"]
-    assert resources["limits"].get("nvidia.com/gpu") == {"cpu": None, "gpu": "1"}[rendered.case.overlay]
-
-
-# --- scaling ----------------------------------------------------------------------------------------------
-
-
-def test_an_autoscaler_owns_the_number(rendered: Rendered) -> None:
-    is_scaled = {"hpa", "keda"} & set(rendered.case.components)
-    assert ("replicas" in rendered.deployment) == (not is_scaled)
-
-
-def signals() -> dict[str, str]:
-    """Where a metric is asked for → the text that asks."""
-    scaled = rendering.render(Case("cpu", ("hpa",))).of("HorizontalPodAutoscaler")["spec"]
-    asked = {f"hpa {n}": one["pods"]["metric"]["name"] for n, one in enumerate(scaled["metrics"])}
-    queries = rendering.render(Case("cpu", ("keda",))).of("ScaledObject")["spec"]["triggers"]
-    asked |= {f"keda {n}": one["metadata"]["query"] for n, one in enumerate(queries)}
-    rules = adapter()["rules"]["custom"]
-    return asked | {f"adapter {n}": rule["seriesQuery"] for n, rule in enumerate(rules)}
-
-
-def adapter() -> Manifest:
-    text = (rendering.KUBERNETES / "components/hpa/adapter.yaml").read_text()
-    values: Manifest = yaml.safe_load(text)
-    return values
-
-
-def metrics(text: str) -> set[str]:
-    return set(re.findall(r"\bfovea_\w+", text))
-
-
-def test_scaling_is_on_saturation_and_queue_age_in_both_ways() -> None:
-    asked = signals()
-    for way in ("hpa", "keda", "adapter"):
-        names = {name for where, text in asked.items() if where.startswith(way) for name in metrics(text)}
-        assert names == {"fovea_saturation_ratio", "fovea_queue_oldest_age_seconds"}
-
-
-def test_a_server_publishes_what_scaling_asks_for(server: RunningServer) -> None:
-    published = metrics(server.get("/metrics"))
-    missing = {where: metrics(text) - published for where, text in signals().items() if metrics(text) - published}
-    assert missing == {}
-
-
-def test_both_autoscalers_agree() -> None:
-    hpa = rendering.render(Case("cpu", ("hpa",))).of("HorizontalPodAutoscaler")["spec"]
-    keda = rendering.render(Case("cpu", ("keda",))).of("ScaledObject")["spec"]
-    deployment = rendering.render(Case("cpu", ("hpa",))).of("Deployment")
-    assert hpa["scaleTargetRef"] == {key: deployment[key] for key in ("apiVersion", "kind")} | {"name": "fovea"}
-    assert keda["scaleTargetRef"] == {"name": "fovea"}
-    assert (hpa["minReplicas"], hpa["maxReplicas"]) == (keda["minReplicaCount"], keda["maxReplicaCount"])
-    assert hpa["behavior"] == keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-    targets = [one["pods"]["target"]["averageValue"] for one in hpa["metrics"]]
-    assert [float(text.removesuffix("m")) / 1e3 for text in targets] == [
-        float(one["metadata"]["threshold"]) for one in keda["triggers"]
-    ]
 
 
 # --- the image -------------------------------------------------------------------------------------------

@@ -21,22 +21,14 @@ from tests.conftest import FOVEA, Exported, RunningServer, running
 UNARY, STREAM = "inference.GRPCInferenceService/ModelInfer", "inference.GRPCInferenceService/ModelStreamInfer"
 STAGES = ["decode", "queue", "copy", "run", "reply"]
 SAMPLED, NOT_SAMPLED = "01", "00"
-FAST = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
-"""Spans are sent every 50 ms instead of every 5 s."""
 
 Traced = tuple[RunningServer, Collector]
 
 
 @pytest.fixture(scope="module")
 def traced(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
-    """A server that traces what its callers trace, and nothing else."""
-    log = tmp_path_factory.mktemp("traced") / "log"
-    with pytest.MonkeyPatch.context() as patch, collecting.collecting() as collector:
-        for name, value in FAST.items():
-            patch.setenv(name, value)
-        flags = ("--trace-endpoint", collector.address, "--trace-ratio", "0", "--log-level", "debug")
-        with running(exported.repository, log, *flags) as server:
-            yield server, collector
+    with collecting.tracing(exported, tmp_path_factory.mktemp("traced") / "log") as both:
+        yield both
 
 
 def parent(number: int, flags: str = SAMPLED) -> tuple[str, str]:
