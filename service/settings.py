@@ -100,7 +100,8 @@ class Settings(transport_settings.TransportSettings, pydantic_settings.BaseSetti
     image_pixels_max: int = pydantic.Field(
         64 * 10**6,
         ge=1,
-        description="Pixels (width x height) of one encoded image, checked before it is decoded.",
+        description="Pixels (width x height) of one encoded image, checked before it is decoded; for models that take "
+        "images as they are also of all images of a request.",
     )
     image_aspect_max: int = pydantic.Field(
         100, ge=1, description="Longer side of an encoded image over its shorter one."

@@ -28,7 +28,8 @@ Path: raised anywhere → **errors** → wire.status turns it into a gRPC status
     │   ├── QueueFull
     │   ├── TooLate             it could not be answered in time
     │   ├── RateExceeded        of the caller's token
-    │   └── CallerFull          this caller has enough out
+    │   ├── CallerFull          this caller has enough out
+    │   └── ImagesFull          decoded images take enough memory
     ├── DeadlineExceeded
     ├── NotServing              starting or draining
     ├── WasReplaced             a model went away between two steps of a request
@@ -78,6 +79,7 @@ from service.errors.startup import (
 from service.errors.unserved import (
     CallerFull,
     DeadlineExceeded,
+    ImagesFull,
     NotServing,
     QueueFull,
     RateExceeded,
@@ -97,6 +99,7 @@ __all__ = [
     "ControlOff",
     "DeadlineExceeded",
     "FoveaError",
+    "ImagesFull",
     "MessageTooLarge",
     "MissingExtra",
     "ModelLoadError",

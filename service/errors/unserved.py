@@ -58,6 +58,18 @@ class CallerFull(Refused):
         self.caller = caller
 
 
+class ImagesFull(Refused):
+    """Images that keep their size take as much memory as they may."""
+
+    def __init__(self, pixels: int, held: int, limit: int, pause_s: float) -> None:
+        super().__init__(
+            f"the images of this request have {pixels} pixels, and {held} of others are unanswered; the limit is "
+            f"{limit} for images that keep their size (4 x --image-pixels-max); send less at once",
+            pause_s,
+        )
+        self.pixels = pixels
+
+
 class DeadlineExceeded(FoveaError):
     """The caller's deadline passed while the request waited."""
 

@@ -14,13 +14,17 @@ Rows are written into fresh arrays: memory kept and reused was no faster for any
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
+import math
 import time
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service import errors
 from service.images import decode
 
 DELIVERY_S = 0.002
@@ -28,6 +32,12 @@ DELIVERY_S = 0.002
 
 THREAD_BYTES = 64 * 1024
 """Bytes of files that make one more thread worth its wake-up: some 2 ms of JPEG, or 90 small PNG files."""
+
+_HELD_MAX = 4
+"""Images that keep their size are held, decoded, up to so many times the pixels that one may have, besides a request
+that has them for itself."""
+_HELD_PAUSE_S = 0.25
+"""When to try again: about the time of a run on some ten megapixels."""
 
 _MEAN_WEIGHT = 1 / 32  # of one image in the running mean: it follows within some dozens
 
@@ -67,8 +77,8 @@ class DecodePool:
     """Decodes the images of many requests.
 
     Mutable state: `_waiting`, filled on the event loop and emptied by the threads, whose `popleft` is
-    atomic; `_hand_over_bytes`, `_unfinished`, `_mean_s` and `_spent_s`, written only on the event loop; rows of a
-    job, each by one thread.
+    atomic; `_hand_over_bytes`, `_unfinished`, `_mean_s`, `_spent_s` and `_held`, written only on the event loop; rows
+    of a job, each by one thread.
     """
 
     def __init__(self, threads: int, limits: decode.Limits, mode: decode.Mode = decode.Mode.FAST) -> None:
@@ -81,6 +91,8 @@ class DecodePool:
         self._unfinished = 0
         self._mean_s = 0.0
         self._spent_s = 0.0
+        self._held = 0
+        """Pixels of decoded images that keep their size, as long as anybody has them."""
 
     async def decode(self, files: Sequence[decode.Source], spec: decode.ImageSpec) -> Decoded:
         """Decode the images of one request.
@@ -95,10 +107,16 @@ class DecodePool:
         Raises:
             BadImage: the first image that cannot be decoded; the request's others are dropped. Or images
                 of different sizes for a model that takes them as they are.
+            ImagesFull: such images take as much memory as they may.
         """
         started_s = time.perf_counter()
         loop = asyncio.get_running_loop()
-        rows_nhwc = np.empty((len(files), *decode.row_shape(files, spec, self._limits)), np.uint8)
+        shape = (len(files), *decode.row_shape(files, spec, self._limits))
+        if spec.keeps_size:
+            self._require_room(math.prod(shape[:3]))
+        rows_nhwc = np.empty(shape, np.uint8)
+        if spec.keeps_size:
+            self._hold(rows_nhwc, loop)
         job = _Job(files, spec, rows_nhwc, loop.create_future(), len(files))
         if self._hand_over_bytes is None:
             self._hand_over_bytes = 0
@@ -108,6 +126,26 @@ class DecodePool:
         self._waiting.extend((job, index) for index in range(len(files)))
         await job.done
         return Decoded(rows_nhwc, time.perf_counter() - started_s)
+
+    def _require_room(self, pixels: int) -> None:
+        """Check that images of a size of their own may be decoded; a request for itself always may."""
+        limit = _HELD_MAX * self._limits.image_pixels_max
+        if self._held and self._held + pixels > limit:
+            raise errors.ImagesFull(pixels, self._held, limit, _HELD_PAUSE_S)
+
+    def _hold(self, rows_nhwc: NDArray[np.uint8], loop: asyncio.AbstractEventLoop) -> None:
+        """Count pixels as held until their memory is given back, whoever has it last, on whichever thread."""
+        pixels = math.prod(rows_nhwc.shape[:3])
+        self._held += pixels
+
+        def release() -> None:
+            self._held -= pixels
+
+        def given_back() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
+                loop.call_soon_threadsafe(release)
+
+        weakref.finalize(rows_nhwc, given_back).atexit = False
 
     def decode_s_estimate(self, files: int) -> float:
         """Return in how many seconds `files` more images would be decoded, those before them included.

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service import errors
-from service.images import pool
+from service.images import decode, pool
 from tests.conftest import encoded
 from tests.service.images import samples
 from tests.service.images.samples import GRAY, LIMITS
@@ -116,3 +116,23 @@ async def test_the_estimate_follows_the_images() -> None:
     await decoders.decode([large] * 40, GRAY)
     assert decoders.decode_s_estimate(1) > small_s
     decoders.close()
+
+
+async def test_images_that_keep_their_size_are_held_up_to_a_limit_as_long_as_anybody_has_them() -> None:
+    picture = samples.saved(Image.new("RGB", (10, 10)), "PNG")
+    decoders = pool.DecodePool(1, decode.Limits(2**20, 200))
+    try:
+        held = [(await decoders.decode([picture] * 2, samples.AS_IT_IS)).rows_nhwc for _ in range(4)]
+        with pytest.raises(
+            errors.ImagesFull, match="have 100 pixels, and 800 of others are unanswered; the limit is 800"
+        ):
+            await decoders.decode([picture], samples.AS_IT_IS)
+        assert (await decoders.decode([picture] * 9, samples.RGB)).rows_nhwc.shape[0] == 9, "small rows do not count"
+        row = held.pop()[1:]  # a part of it keeps all of it
+        with pytest.raises(errors.ImagesFull):
+            await decoders.decode([picture], samples.AS_IT_IS)
+        del row
+        await asyncio.sleep(0)
+        await decoders.decode([picture] * 2, samples.AS_IT_IS)
+    finally:
+        decoders.close()
