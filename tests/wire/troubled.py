@@ -47,10 +47,8 @@ GRAPHS = {
 def lay(exported: Exported, repository: pathlib.Path) -> None:
     """Write the repository."""
     shutil.copytree(exported.repository / "lenet5", repository / "lenet5")
-    for name, body in GRAPHS.items():
-        model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {body}')
-        (repository / name / "1").mkdir(parents=True)
-        onnx.save(model, repository / name / "1" / "model.onnx")
+    for name in GRAPHS:
+        lay_graph(repository, name)
     shutil.copytree(exported.repository / "lenet5", repository / "elsewhere")
     config = repository / "elsewhere" / "config.pbtxt"
     config.write_text(config.read_text().replace('"lenet5"', '"elsewhere"'))
@@ -63,6 +61,13 @@ def lay(exported: Exported, repository: pathlib.Path) -> None:
     onnx.save(variant, path)
     (repository / "broken" / "1").mkdir(parents=True)
     (repository / "broken" / "1" / "model.onnx").write_bytes(b"no graph")
+
+
+def lay_graph(repository: pathlib.Path, name: str) -> None:
+    """Write one of the models of `GRAPHS`."""
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {GRAPHS[name]}')
+    (repository / name / "1").mkdir(parents=True)
+    onnx.save(model, repository / name / "1" / "model.onnx")
 
 
 def flags() -> tuple[str, ...]:
