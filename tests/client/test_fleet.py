@@ -107,7 +107,9 @@ async def test_a_server_that_falls_silent_is_found_out_in_forty_seconds(
         async with client.Client(address, streams=streams, timeout_s=within_s) as served:
             await served.infer_tensors("lenet5", inputs)
             await both_are_known.wait()
-            said = rf"UNAVAILABLE from {address}: .*(ping timeout|timed out before receiving SETTINGS).* \(tried for 60 s"
+            said = (
+                rf"UNAVAILABLE from {address}: .*(ping timeout|timed out before receiving SETTINGS).* \(tried for 60 s"
+            )
             with pytest.raises(client.CallFailed, match=said):
                 await served.infer_tensors("lenet5", inputs)
 

@@ -21,7 +21,7 @@ SERVICE = "/inference.GRPCInferenceService/"
 EXPLICIT = ("--model-control-mode", "explicit", "--threads", "1", "--device", "cpu")
 QUEUE_SAMPLES_MAX = 40
 FLAGS = (*EXPLICIT, "--queue-samples-max", str(QUEUE_SAMPLES_MAX), "--message-bytes-max", str(2**20))
-LOADED = ("lenet5", "slow", "outside")
+LOADED = ("lenet5", "slow", "zeros", "outside")
 
 GRAPHS = {
     # As many products of matrices as it is told; a thousand take more than a second.
@@ -35,6 +35,10 @@ GRAPHS = {
             on2 = Identity(on)
             is = MatMul(was, wide)
         }>
+    }""",
+    # As many zeros as it is told.
+    "zeros": """zeros (int64[1] n) => (float[m] y) {
+        y = ConstantOfShape(n)
     }""",
     # Runs only for indices 0 and 1.
     "outside": """outside (int64[1] i) => (float[1] y) {
@@ -160,6 +164,15 @@ def slow(products: int, timeout_us: int = 0, request_id: str = "") -> inference_
     request.inputs.add(name="x", datatype="FP32", shape=(1,)).contents.fp32_contents.append(0.0)
     if timeout_us:
         request.parameters["timeout"].int64_param = timeout_us
+    return request
+
+
+def zeros(count: int, classes: int = 0) -> inference_pb2.ModelInferRequest:
+    """A request for so many zeros, or for the best of them."""
+    request = inference_pb2.ModelInferRequest(model_name="zeros")
+    request.inputs.add(name="n", datatype="INT64", shape=(1,)).contents.int64_contents.append(count)
+    if classes:
+        request.outputs.add(name="y").parameters["classification"].int64_param = classes
     return request
 
 
