@@ -128,8 +128,8 @@ class Control:
         on_disk = await asyncio.to_thread(repository.names, self._path)
         return self._states.entries(on_disk, only_ready=only_ready)
 
-    async def look(self) -> dict[str, repository.Look | None]:
-        """Look at all models on disk; None: it cannot be read now.
+    async def look(self) -> dict[str, repository.Look | errors.ModelLoadError]:
+        """Look at all models on disk; an error says why one cannot be read now.
 
         Raises:
             RepositoryError: the repository cannot be read.

@@ -43,12 +43,16 @@ def changes(handled: Mapping[str, repository.Look | None], before: Seen, now: Se
 
 
 class Poll:
-    """The looks, one every `every_s` seconds. Mutable state: the last look, and the task."""
+    """The looks, one every `every_s` seconds.
+
+    Mutable state: the last look, why known models could not be read at it, and the task.
+    """
 
     def __init__(self, models: control.Control, every_s: float) -> None:
         self._control = models
         self._every_s = every_s
         self._before: Seen | None = None
+        self._unreadable: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -71,11 +75,25 @@ class Poll:
             return
         handled = self._control.seen()
         known: dict[str, repository.Look | None] = {**handled, **(self._before or {})}
+        self._say_what_cannot_be_read(now, known)
         # What cannot be read for a while is as it was.
-        found = {name: seen for name, last in now.items() if (seen := last or known.get(name)) is not None}
+        lasts = {name: last if isinstance(last, repository.Look) else known.get(name) for name, last in now.items()}
+        found = {name: seen for name, seen in lasts.items() if seen is not None}
         before, self._before = self._before, found
         if before is not None:
             await self._follow(changes(handled, before, found))
+
+    def _say_what_cannot_be_read(
+        self, now: Mapping[str, repository.Look | errors.ModelLoadError], known: Mapping[str, repository.Look | None]
+    ) -> None:
+        """Once for each reason, not at every look; of what never was a model, nothing."""
+        reasons = {
+            name: last.reason for name, last in now.items() if not isinstance(last, repository.Look) and known.get(name)
+        }
+        for name, reason in reasons.items():
+            if self._unreadable.get(name) != reason:
+                log.warning("model %s: %s; it stays as it is: put the folder back, or remove it", name, reason)
+        self._unreadable = reasons
 
     async def _run(self) -> None:
         while True:

@@ -86,8 +86,12 @@ class Server:
         if self._control.mode is control.Mode.POLL:
             self._poll.start()
 
-    async def drain(self) -> None:
-        """Readiness first, then no new work, then out: all that was accepted is answered."""
+    async def drain(self) -> bool:
+        """Readiness first, then no new work, then out: all that was accepted is answered.
+
+        Returns:
+            Whether everything has ended; False: some of it was given up when the grace was over.
+        """
         chosen = self._settings
         self._engine.state = engine.State.NOT_READY
         await self._grpc.set_ready(self._engine.names(), is_ready=False)
@@ -95,14 +99,17 @@ class Server:
         await asyncio.sleep(chosen.drain_delay_s)
         self._engine.state = engine.State.DRAINING
         ending = asyncio.create_task(self._end_control())
+        loop = asyncio.get_running_loop()
+        grace_ends_s = loop.time() + chosen.drain_grace_s
         is_done = await self._way.drain(chosen.drain_grace_s)
         await asyncio.gather(asyncio.sleep(LAST_WORDS_S), self._end_traces())
         if is_done:  # else a run may hang, and the process ends without it
-            await self._engine.aclose()
+            is_done = await self._end_runs(max(LAST_WORDS_S, grace_ends_s - loop.time()))
         if not ending.done():
             log.info("a load that is under way is broken off")
         totals = self._metrics.totals()
         log.info("drained: %d requests answered with OK, %d with an error", totals.ok, totals.failed)
+        return is_done
 
     async def aclose(self) -> None:
         """Close the ports and end the threads; at once, if `drain` has not been called."""
@@ -127,6 +134,18 @@ class Server:
         """Load and unload no more."""
         await self._poll.aclose()
         await self._control.aclose()
+
+    async def _end_runs(self, within_s: float) -> bool:
+        """End the models' threads; False when time is up: a run may hang although its caller has long gone."""
+        try:
+            await asyncio.wait_for(self._engine.aclose(), within_s)
+        except TimeoutError:
+            log.warning(
+                "a run whose caller has gone has not ended after %g s of grace and is cut off",
+                self._settings.drain_grace_s,
+            )
+            return False
+        return True
 
     async def _end_traces(self) -> None:
         """Send the last spans, and take no more; nothing the second time."""
@@ -210,7 +229,7 @@ def _warn_of_strangers(chosen: settings.Settings) -> None:
 
 
 async def run(chosen: settings.Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+    """Serve until SIGTERM or SIGINT, then drain, and end the process: status 1 if something had to be cut off.
 
     Raises:
         StartupError: see Server.start.
@@ -228,8 +247,8 @@ async def run(chosen: settings.Settings) -> None:
         if starting.done():
             starting.result()
             await stopping
-            await server.drain()
-            _leave()
+            is_done = await server.drain()
+            _leave(0 if is_done else 1)
         else:
             log.info("asked to stop while starting")
             starting.cancel()
@@ -238,7 +257,7 @@ async def run(chosen: settings.Settings) -> None:
         await server.aclose()
 
 
-def _leave() -> NoReturn:
+def _leave(status: int) -> NoReturn:
     """End the process as it is, and leave the sockets to the system.
 
     Calls that come while gRPC shuts down are told CANCELLED by it, which nobody retries; those that come
@@ -247,4 +266,4 @@ def _leave() -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)

@@ -86,19 +86,26 @@ def glance(repository: pathlib.Path, name: str) -> Look | None:
         return None
 
 
-def look_at_all(repository: pathlib.Path) -> dict[str, Look | None]:
-    """Look at every model, also at those without a version; None: it cannot be read now. What goes away is not there.
+def look_at_all(repository: pathlib.Path) -> dict[str, Look | errors.ModelLoadError]:
+    """Look at every model, also at those without a version, and say of the others why they cannot be read now.
+
+    What bears a model's name and is no folder cannot be read either: a file, or a link to what is not there, such as
+    a mount that was lost. What goes away is not there.
 
     Raises:
         RepositoryError: the repository cannot be read.
     """
-    seen: dict[str, Look | None] = {}
-    for name in names(repository):
+    seen: dict[str, Look | errors.ModelLoadError] = {}
+    try:
+        paths = sorted(path for path in repository.iterdir() if is_name(path.name))
+    except OSError as error:
+        raise _unreadable(repository, error) from error
+    for path in paths:
         try:
-            seen[name] = _look(repository / name)
-        except errors.ModelLoadError as error:  # loading it by name says why
-            if not isinstance(error.__cause__, FileNotFoundError):
-                seen[name] = None
+            seen[path.name] = _look(path)
+        except errors.ModelLoadError as error:
+            if path.is_symlink() or not isinstance(error.__cause__, FileNotFoundError):
+                seen[path.name] = error
     return seen
 
 
@@ -111,10 +118,7 @@ def names(repository: pathlib.Path) -> list[str]:
     try:
         return sorted(path.name for path in repository.iterdir() if _is_model(path, path.name))
     except OSError as error:
-        raise errors.RepositoryError(
-            f"model repository {repository} cannot be read ({error.strerror}); name one with --repository, "
-            f"or make one: fovea export lenet5 --repository {repository}"
-        ) from error
+        raise _unreadable(repository, error) from error
 
 
 def require_models(repository: pathlib.Path) -> list[str]:
@@ -142,6 +146,13 @@ def scan(repository: pathlib.Path) -> list[ModelFolder]:
     return [one.folder(max(one.versions, key=int)) for one in seen]
 
 
+def _unreadable(repository: pathlib.Path, error: OSError) -> errors.RepositoryError:
+    return errors.RepositoryError(
+        f"model repository {repository} cannot be read ({error.strerror}); name one with --repository, "
+        f"or make one: fovea export lenet5 --repository {repository}"
+    )
+
+
 def _names_or_none(repository: pathlib.Path) -> list[str]:
     try:
         return names(repository)
@@ -156,7 +167,8 @@ def _is_model(path: pathlib.Path, name: str) -> bool:
 
 def _look(path: pathlib.Path) -> Look:
     try:
-        versions = {entry.name: _files(entry.path, deep=True) for entry in os.scandir(path) if _is_version(entry)}
+        with os.scandir(path) as entries:
+            versions = {entry.name: _files(entry.path, deep=True) for entry in entries if _is_version(entry)}
         return Look(path.name, path, _files(path), versions)
     except OSError as error:
         raise errors.ModelLoadError(path.name, f"{path} cannot be read: {error.strerror}") from error

@@ -88,6 +88,49 @@ async def test_one_drains_and_one_dies_under_traffic_and_no_call_is_lost(
     assert "0 with an error" in servers[0].log()
 
 
+@pytest.mark.slow
+async def test_a_server_that_falls_silent_is_found_out_in_forty_seconds(
+    exported: Exported, held_out: digits.Digits, tmp_path: pathlib.Path
+) -> None:
+    """Its calls move to another server, or say that it is the server and not the model that takes so long."""
+    inputs = {"image": held_out.images_nhwc[:1]}
+    calls, within_s = 8, 60.0
+
+    async def fall_silent() -> None:
+        if await all_are_connected.wait() == 0:
+            silent.send_signal(signal.SIGSTOP)
+        await all_are_connected.wait()
+
+    async def moves(address: str, streams: bool) -> None:
+        async with client.Client(address, streams=streams, timeout_s=within_s) as served:
+            for _ in range(calls):
+                await served.infer_tensors("lenet5", inputs)
+            await fall_silent()
+            await asyncio.gather(*(served.infer_tensors("lenet5", inputs) for _ in range(calls)))
+
+    async def says_so(address: str, streams: bool) -> None:
+        async with client.Client(address, streams=streams, timeout_s=within_s) as served:
+            await served.infer_tensors("lenet5", inputs)
+            await fall_silent()
+            said = (
+                rf"UNAVAILABLE from {address}: .*(ping timeout|timed out before receiving SETTINGS).* \(tried for 60 s"
+            )
+            with pytest.raises(client.CallFailed, match=said):
+                await served.infer_tensors("lenet5", inputs)
+
+    with several(exported, tmp_path, 2) as servers:
+        all_are_connected = asyncio.Barrier(4)
+        silent = servers[0].process
+        try:
+            async with asyncio.TaskGroup() as group:
+                for streams in (True, False):
+                    group.create_task(moves(commas(servers), streams))
+                    group.create_task(says_so(servers[0].address, streams))
+        finally:
+            silent.send_signal(signal.SIGCONT)
+        assert (await counts(servers))[1] == 2 * (calls // 2 + calls)  # half of the first ones, and all of the others
+
+
 async def test_an_address_without_a_server_costs_nothing_but_the_first_attempt() -> None:
     async with (
         scripted.serving(scripted.echo, scripted.echo_stream) as server,

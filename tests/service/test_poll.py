@@ -169,6 +169,55 @@ async def test_a_repository_that_cannot_be_read_for_a_while_changes_nothing(
     assert polled.served() == [("lenet5", "1")]
 
 
+def unreadable(folder: pathlib.Path, way: str) -> None:
+    """Put something that cannot be read in the place of a model's folder; by rights alone root could still read it."""
+    if way == "a file":
+        folder.write_text("no folder")
+    elif way == "a link to nothing":
+        folder.symlink_to(folder.with_name(".mount-that-is-lost"))
+    elif way == "a link to itself":
+        folder.symlink_to(folder)
+    else:
+        assert way == "a graph that is a link to itself"
+        (folder / "1").mkdir(parents=True)
+        (folder / "1/model.onnx").symlink_to("model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("a file", "Not a directory"),
+        ("a link to nothing", "No such file or directory"),
+        ("a link to itself", "Too many levels of symbolic links"),
+        ("a graph that is a link to itself", "Too many levels of symbolic links"),
+    ],
+)
+async def test_a_model_that_cannot_be_read_for_a_while_goes_on_and_is_followed_again_afterwards(
+    polled: Polled, caplog: pytest.LogCaptureFixture, way: str, reason: str
+) -> None:
+    model, folder, away = polled.engine.model("lenet5"), polled.path / "lenet5", polled.path / ".away"
+    (polled.path / "README.md").write_text("a file that never was a model, of which nothing is said")
+    folder.rename(away)
+    unreadable(folder, way)
+    for _ in range(4):
+        await polled.poll.look()
+    assert polled.engine.model("lenet5") is model
+    assert (polled.healthy, await polled.index()) == ({"lenet5": True}, {("lenet5", "1"): states.State.READY})
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        f"model lenet5: {folder} cannot be read: {reason}; it stays as it is: put the folder back, or remove it"
+    ]
+    shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+    away.rename(folder)
+    for _ in range(3):
+        await polled.poll.look()
+    assert polled.engine.model("lenet5") is model
+    shutil.copytree(folder / "1", folder / "2")
+    for _ in range(2):
+        await polled.poll.look()
+    assert polled.served() == [("lenet5", "2")]
+
+
 async def test_a_load_goes_on_when_its_caller_goes(polled: Polled) -> None:
     before = polled.engine.model("lenet5")
     (polled.path / "lenet5/config.pbtxt").write_text("max_batch_size: 4")

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from protos import images_pb2, inference_pb2
+from protos import images_pb2, inference_pb2, inference_pb2_grpc
 from tests.wire import troubled
 from tests.wire.troubled import call, image, pixels
 
@@ -84,3 +84,29 @@ def test_what_was_wrong_with_a_request_is_named(channel: grpc.Channel, field: st
     assert list(found.violations) == [field]
     assert sentence in found.violations[field]
     assert sentence in found.sentence
+
+
+@pytest.mark.parametrize(("values", "best", "told"), [(2**17, 2**16, 2**16), (2**20, 1, 1), (5, 2**40, 5)])
+def test_best_classes_are_told_up_to_a_bound(channel: grpc.Channel, values: int, best: int, told: int) -> None:
+    (answer,) = answers(channel, troubled.zeros(values, best))
+    assert list(answer.infer_response.outputs[0].shape) == [told]
+    assert answer.infer_response.raw_output_contents[0][4:].startswith(b"0.000000:0")
+
+
+@pytest.mark.parametrize(("values", "best"), [(2**17, 2**16 + 1), (2**17, 2**40), (2**20 + 1, 1)])
+def test_too_many_best_classes_are_refused_with_what_to_do(channel: grpc.Channel, values: int, best: int) -> None:
+    """They would hold up the event loop, and so everybody."""
+    request = troubled.zeros(values, best)
+    found = call(channel, request)
+    assert found.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"the best {min(best, values)} of each of 1 rows of {values} values are too many" in found.sentence
+    assert "ask for at most 65536 in all, of at most 1048576 values, or for the tensor" in found.sentence
+    assert list(found.violations) == ['outputs["y"].parameters["classification"]']
+    refused, tensor = answers(channel, request, troubled.zeros(2**17))
+    assert "too many to be told as text" in refused.error_message
+    assert len(tensor.infer_response.raw_output_contents[0]) == 4 * 2**17
+
+
+def answers(channel: grpc.Channel, *requests: Request) -> list[inference_pb2.ModelStreamInferResponse]:
+    """Of a stream, which goes on after a refusal."""
+    return list(inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests)))

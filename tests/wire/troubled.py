@@ -21,7 +21,7 @@ SERVICE = "/inference.GRPCInferenceService/"
 EXPLICIT = ("--model-control-mode", "explicit", "--threads", "1", "--device", "cpu")
 QUEUE_SAMPLES_MAX = 40
 FLAGS = (*EXPLICIT, "--queue-samples-max", str(QUEUE_SAMPLES_MAX), "--message-bytes-max", str(2**20))
-LOADED = ("lenet5", "slow", "outside")
+LOADED = ("lenet5", "slow", "zeros", "outside")
 
 GRAPHS = {
     # As many products of matrices as it is told; a thousand take more than a second.
@@ -36,6 +36,10 @@ GRAPHS = {
             is = MatMul(was, wide)
         }>
     }""",
+    # As many zeros as it is told.
+    "zeros": """zeros (int64[1] n) => (float[m] y) {
+        y = ConstantOfShape(n)
+    }""",
     # Runs only for indices 0 and 1.
     "outside": """outside (int64[1] i) => (float[1] y) {
         values = Constant<value = float[2] {1, 2}>()
@@ -47,10 +51,8 @@ GRAPHS = {
 def lay(exported: Exported, repository: pathlib.Path) -> None:
     """Write the repository."""
     shutil.copytree(exported.repository / "lenet5", repository / "lenet5")
-    for name, body in GRAPHS.items():
-        model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {body}')
-        (repository / name / "1").mkdir(parents=True)
-        onnx.save(model, repository / name / "1" / "model.onnx")
+    for name in GRAPHS:
+        lay_graph(repository, name)
     shutil.copytree(exported.repository / "lenet5", repository / "elsewhere")
     config = repository / "elsewhere" / "config.pbtxt"
     config.write_text(config.read_text().replace('"lenet5"', '"elsewhere"'))
@@ -63,6 +65,13 @@ def lay(exported: Exported, repository: pathlib.Path) -> None:
     onnx.save(variant, path)
     (repository / "broken" / "1").mkdir(parents=True)
     (repository / "broken" / "1" / "model.onnx").write_bytes(b"no graph")
+
+
+def lay_graph(repository: pathlib.Path, name: str) -> None:
+    """Write one of the models of `GRAPHS`."""
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {GRAPHS[name]}')
+    (repository / name / "1").mkdir(parents=True)
+    onnx.save(model, repository / name / "1" / "model.onnx")
 
 
 def flags() -> tuple[str, ...]:
@@ -155,6 +164,15 @@ def slow(products: int, timeout_us: int = 0, request_id: str = "") -> inference_
     request.inputs.add(name="x", datatype="FP32", shape=(1,)).contents.fp32_contents.append(0.0)
     if timeout_us:
         request.parameters["timeout"].int64_param = timeout_us
+    return request
+
+
+def zeros(count: int, classes: int = 0) -> inference_pb2.ModelInferRequest:
+    """A request for so many zeros, or for the best of them."""
+    request = inference_pb2.ModelInferRequest(model_name="zeros")
+    request.inputs.add(name="n", datatype="INT64", shape=(1,)).contents.int64_contents.append(count)
+    if classes:
+        request.outputs.add(name="y").parameters["classification"].int64_param = classes
     return request
 
 
