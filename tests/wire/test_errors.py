@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 
+from export import options
 from protos import inference_pb2
 from service import errors
 from service.wire import details, failures, status
 from service.wire.security import tokens
+from tests import conftest
 from tests.conftest import RunningServer, running
 from tests.wire import troubled
 from tests.wire.test_repository import own_address
@@ -89,6 +92,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("NotAuthenticated", "NotPermitted", "CallerFull", "RateExceeded"), "test_a_caller_is_told_what_it_may_not"
     ),
+    "ImagesFull": "test_images_of_any_size_beyond_what_is_held_are_told_to_come_later",
 }
 NO_CALL = {
     "FoveaError": "a base",
@@ -185,6 +189,28 @@ def test_a_server_that_drains_says_so(troubles: pathlib.Path, tmp_path: pathlib.
         assert long.result(60)
 
 
+def test_images_of_any_size_beyond_what_is_held_are_told_to_come_later(tmp_path: pathlib.Path) -> None:
+    conftest.export("sobel", tmp_path / "models", options.Options())
+    request = image(conftest.encoded(np.zeros((500, 500), np.uint8), "PNG"))
+    request.model_name = "sobel"
+    with (
+        running(tmp_path / "models", tmp_path / "log", "--device", "cpu", "--image-pixels-max", "250000") as server,
+        grpc.insecure_channel(server.address) as opened,
+    ):
+        send = opened.unary_unary(troubled.SERVICE + "ModelInfer")
+
+        def refused() -> Told | None:
+            sent = [send.future(request.SerializeToString()) for _ in range(32)]
+            failed = [error for one in sent if (error := one.exception(60)) is not None]
+            assert len(failed) < len(sent), "as many as may be held are answered"
+            return troubled.told(failed[0]) if failed else None
+
+        found = troubled.until(refused)
+    assert (found.code, found.reason) == (EXHAUSTED, "IMAGES_FULL")
+    assert "the limit is 1000000 for images that keep their size" in found.sentence
+    assert found.retry_ms
+
+
 SAMPLES: tuple[errors.FoveaError, ...] = (
     errors.FoveaError("x"), errors.StartupError("x"), errors.SettingsError("x"), errors.PortTaken("a:1", "--port"),
     errors.MissingExtra("--flag", "Library", "extra", ImportError("x")),
@@ -199,6 +225,7 @@ SAMPLES: tuple[errors.FoveaError, ...] = (
     errors.CertificateError(pathlib.Path("/c"), "is encrypted", "r"), errors.TokenFileError(pathlib.Path("/t"), "w"),
     errors.NotAuthenticated("no token"), errors.NotPermitted("mary", "infer", "r"),
     errors.RateExceeded("token mary", 1.0, 0.5), errors.CallerFull("token mary", 8, 8, 0.05),
+    errors.ImagesFull(9, 8, 16, 0.25),
 )  # fmt: skip
 
 
