@@ -56,8 +56,8 @@ def _tune(
         start = said if said is not None else candidates.Config()
         found = asyncio.run(_search(folder, options, start, budget_s))
         _print(found)
-        if plot is not None and found.duel is not None:
-            plots.latency_throughput({"as it is": found.duel.default, found.winner.name: found.duel.winner}, plot)
+        if plot is not None:
+            _plot(found, plot)
         if not dry_run:
             _write(folder, found)
     except (errors.StartupError, ValueError) as error:  # ValueError: a --budget that is no duration
@@ -102,19 +102,30 @@ def _print(found: search.Found) -> None:
     console.print(table)
     if found.skipped:
         console.print(f"no time for: {'; '.join(found.skipped)}")
-    if found.duel is None:
-        console.print("nothing is better than the configuration as it is")
-    else:
-        console.print(
-            f"winner: {found.winner.name}; in turns with the configuration as it is: {found.duel.ratio:.3f} x"
-        )
+    console.print(verdict(found))
+
+
+def verdict(found: search.Found) -> str:
+    """Return what came out, in a sentence."""
+    duel = found.duel
+    if duel is None:
+        return "nothing is better than the configuration as it is"
+    if duel.is_won:
+        return f"winner: {duel.name}; in turns with the configuration as it is: {duel.ratio:.3f} x"
+    return f"the configuration as it is stays; in turns with it {duel.name} was {duel.ratio:.3f} x as fast"
+
+
+def _plot(found: search.Found, path: pathlib.Path) -> None:
+    plots.latency_throughput(found.curves, path)
+    alone = "" if found.duel else "; it shows the configuration as it is only: nothing was compared with it in turns"
+    rich.console.Console().print(f"drawn: {path}{alone}", soft_wrap=True)
 
 
 def _write(folder: repository.ModelFolder, found: search.Found) -> None:
     """Write the winner; whole or not at all, with the file as it was kept beside it."""
     console = rich.console.Console()
     path = folder.path / "config.pbtxt"
-    if found.winner.name == "as it is":
+    if found.winner.name == search.AS_IT_IS:
         console.print(f"{path} is left as it is")
         return
     today = datetime.datetime.now(datetime.UTC).date()

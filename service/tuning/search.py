@@ -23,16 +23,29 @@ _TRIAL_MIN_S, _TRIAL_MAX_S = 1.0, 10.0
 _CURVE_S = 8.0
 """With less time left the duel measures the full load only, not the curve."""
 
+AS_IT_IS = "as it is"
+"""The name of the configuration that the search begins with."""
+
 Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Duel:
-    """The default and the winner, measured in turns; `ratio` is the winner's throughput over the default's."""
+    """The default and its challenger, measured in turns; `ratio` is the challenger's throughput over the default's.
 
+    Below 1 the challenger has lost, however well it did in its trial.
+    """
+
+    name: str
+    """The challenger's."""
     default: Sequence[drive.Point]
-    winner: Sequence[drive.Point]
+    challenger: Sequence[drive.Point]
     ratio: float
+
+    @property
+    def is_won(self) -> bool:
+        """Whether the challenger is to replace the default."""
+        return self.ratio >= 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +58,13 @@ class Found:
     winner: candidates.Candidate
     duel: Duel | None
     """None if nothing was better than the configuration as it is."""
+
+    @property
+    def curves(self) -> dict[str, Sequence[drive.Point]]:
+        """What there is to draw, by configuration: both sides of the duel; without one, the default's trial."""
+        if self.duel is not None:
+            return {AS_IT_IS: self.duel.default, self.duel.name: self.duel.challenger}
+        return {AS_IT_IS: (self.tried[0].alone, self.tried[0].full)}
 
 
 class Search:
@@ -70,7 +90,7 @@ class Search:
             ModelLoadError: the model cannot be served as it is, or has nothing to tune.
         """
         budget_s = self._until_s - time.perf_counter()
-        start = candidates.Candidate("as it is", config)
+        start = candidates.Candidate(AS_IT_IS, config)
         default = best = await self._try(start, budget_s / 8)
         search_until_s = self._until_s - 2 * self._load_s - _DUEL_SHARE * budget_s
         for dimension in self._dimensions(default):
@@ -80,7 +100,7 @@ class Search:
         if best is default:
             return Found(self._tried, self._refused, self._skipped, start, None)
         duel = await self._fight(start, best.candidate, default.full.callers)
-        winner = best.candidate if duel.ratio >= 1 else start
+        winner = best.candidate if duel.is_won else start
         return Found(self._tried, self._refused, self._skipped, winner, duel)
 
     def _dimensions(self, default: trials.Trial) -> list[list[tuple[str, candidates.Edit]]]:
@@ -120,7 +140,7 @@ class Search:
         """Both loaded, measured in turns, so that what else the machine does hits both."""
         async with (
             trials.loaded(self._folder, start, self._options) as default,
-            trials.loaded(self._folder, best, self._options) as winner,
+            trials.loaded(self._folder, best, self._options) as challenger,
         ):
             left_s = self._until_s - time.perf_counter()
             counts = sorted({1, 2, full // 2, full}) if left_s > _CURVE_S else [full]
@@ -128,11 +148,12 @@ class Search:
             seconds = max(0.2, left_s * 0.85 / (2 * len(counts)))
             points: tuple[list[drive.Point], list[drive.Point]] = ([], [])
             for callers in counts:
-                for served, into in zip((default, winner), points, strict=True):
+                for served, into in zip((default, challenger), points, strict=True):
                     into.append(await drive.drive(served, callers, seconds))
                 self._say(f"{callers} callers: {points[0][-1].rate:.1f} as it is, {points[1][-1].rate:.1f} {best.name}")
         both = zip(*points, strict=True)
-        return Duel(*points, statistics.median(won.rate / was.rate for was, won in both if was.callers == full))
+        ratio = statistics.median(won.rate / was.rate for was, won in both if was.callers == full)
+        return Duel(best.name, *points, ratio)
 
 
 def _is_better(trial: trials.Trial, best: trials.Trial) -> bool:

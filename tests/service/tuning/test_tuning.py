@@ -8,6 +8,7 @@ import pytest
 from google.protobuf import text_format
 
 from protos import model_config_pb2
+from service import tune_cli
 from service.tuning import candidates, drive, search, trials
 from tests.conftest import FOVEA, Exported
 
@@ -77,6 +78,31 @@ def test_throughput_decides_and_among_equals_the_latency_of_a_lone_caller(
     assert search._is_better(trial("new", rate, alone_s), trial("old", 100, 0.01)) is wins
 
 
+def found(*tried: trials.Trial, duel: search.Duel | None = None, skipped: list[str] | None = None) -> search.Found:
+    return search.Found(list(tried), {}, skipped or [], tried[0].candidate, duel)
+
+
+@pytest.mark.parametrize(("ratio", "is_won"), [(0.9, False), (1.1, True)])
+def test_both_sides_of_a_duel_are_drawn_by_their_names_whoever_wins(ratio: float, is_won: bool) -> None:
+    default, challenger = [drive.Point(1, 100, 0.01, 0.02)], [drive.Point(1, 100 * ratio, 0.01, 0.02)]
+    measured = found(trial("as it is", 100, 0.01), duel=search.Duel("2 x 1 threads", default, challenger, ratio))
+    assert measured.curves == {"as it is": default, "2 x 1 threads": challenger}
+    assert ("winner: 2 x 1 threads" in tune_cli.verdict(measured)) is is_won
+    assert ("the configuration as it is stays" in tune_cli.verdict(measured)) is not is_won
+
+
+def test_without_a_duel_the_curve_is_that_of_the_configuration_as_it_is() -> None:
+    only = trial("as it is", 100, 0.01)
+    assert found(only).curves == {"as it is": (only.alone, only.full)}
+
+
+def test_a_plot_is_drawn_although_there_was_no_time_for_a_duel(repository: pathlib.Path) -> None:
+    result = tune(repository, "lenet5", "--budget", "1s", "--dry-run", "--plot", str(repository / "tune.png"))
+    assert result.returncode == 0, result.stderr
+    assert (repository / "tune.png").read_bytes().startswith(b"\x89PNG")
+    assert "the configuration as it is only" in result.stdout
+
+
 def test_tuning_a_model_prints_what_it_measured_and_leaves_a_config_that_serves(repository: pathlib.Path) -> None:
     before = (repository / "lenet5/config.pbtxt").read_text()
     result = tune(repository, "lenet5", "--budget", "8s", "--plot", str(repository / "tune.png"))
@@ -104,7 +130,7 @@ def test_a_dry_run_writes_nothing(repository: pathlib.Path) -> None:
     [
         (("lenet6",), "has no model 'lenet6' (did you mean 'lenet5'?)"),
         (("lenet5", "--budget", "soon"), "'soon' is not a duration"),
-        (("lenet5", "--budget", "1s", "--plot", "no/such/folder.png", "--dry-run"), ""),
+        (("lenet5", "--budget", "1s", "--plot", "no/such/folder.png", "--dry-run"), "the plot cannot be written to"),
     ],
 )
 def test_what_cannot_be_done_is_explained(repository: pathlib.Path, arguments: tuple[str, ...], sentence: str) -> None:
