@@ -103,7 +103,9 @@ def _load(  # noqa: PLR0913, PLR0917 - a command has as many parameters as flags
     warmup: Annotated[
         float, typer.Option(parser=_span, metavar="TIME", help="Before it, not measured; 0 for none.")
     ] = 1.0,
-    requests: Annotated[int | None, typer.Option(min=1, help="End after so many requests, if that is sooner.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="End after so many requests beside the warm-up's, if that is sooner.")
+    ] = None,
     deadline: Annotated[
         float | None,
         typer.Option(parser=_duration, metavar="TIME", help="Sent with each request; a later answer is not goodput."),

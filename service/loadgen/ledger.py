@@ -62,7 +62,7 @@ class Ledger:
         self._ended_s.append(ended_s)
         self._status.append(self._numbers.setdefault(status, len(self._numbers)))
         self.counts[status] += 1
-        if sentence:
+        if sentence and self._is_measured(np.array(intended_s if self._frame.counts_intended else ended_s)):
             self._note(f"{status}: {sentence}")
         if len(self._status) >= _NOTED_MAX:
             self._add_up()
@@ -87,7 +87,7 @@ class Ledger:
 
     @property
     def sentences(self) -> collections.Counter[str]:
-        """How often which error was told, without its numbers."""
+        """How often which error was told in the measured time, without its numbers."""
         return self._tally.sentences
 
     def _add_up(self) -> None:
@@ -106,8 +106,7 @@ class Ledger:
 
     def _count(self, part: "_Part") -> None:
         frame, counted = self._frame, self._tally
-        by_s = part.intended_s if frame.counts_intended else part.ended_s
-        measured = (by_s >= frame.measured_from_s) & (by_s <= self._ends_s)
+        measured = self._is_measured(part.intended_s if frame.counts_intended else part.ended_s)
         latency_s = part.ended_s - part.intended_s
         good = part.is_ok & (latency_s <= frame.deadline_s)
         names = list(self._numbers)
@@ -138,6 +137,10 @@ class Ledger:
             window.ok += int((here & part.is_ok).sum())
             window.failed += int((here & ~part.is_ok).sum())
             window.latency.add((part.ended_s - part.intended_s)[here & part.is_ok])
+
+    def _is_measured(self, by_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether requests count that were meant to be sent, or that ended, at these times."""
+        return (by_s >= self._frame.measured_from_s) & (by_s <= self._ends_s)
 
     def _places(self, times_s: NDArray[np.float64]) -> NDArray[np.int64]:
         """The window of each time; -1 outside of the measured time."""

@@ -44,10 +44,10 @@ class Open:
 class Plan:
     """One run. `streams` 0 means unary calls.
 
-    `duration_s` is measured after `warmup_s`, and `requests_max` ends it earlier. `deadline_s` is told to the
-    server in each request, and to gRPC where calls are unary. A request without an answer after `give_up_s`
-    is cut off, so a run ends although a server hangs. `is_in_order` takes a stream's answers in the order of
-    its requests instead of by id, for servers that do not read ids.
+    `duration_s` is measured after `warmup_s`, and `requests_max` ends it earlier: so many are sent in it.
+    `deadline_s` is told to the server in each request, and to gRPC where calls are unary. A request without an
+    answer after `give_up_s` is cut off, so a run ends although a server hangs. `is_in_order` takes a stream's
+    answers in the order of its requests instead of by id, for servers that do not read ids.
     """
 
     address: str

@@ -82,9 +82,10 @@ class Whole:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """One run. Counts and latencies: of a closed loop, the requests that ended in the measured time; of an open
-    one, those meant to be sent in it. Rates are of answers in it, between the ends of two bursts of answers:
-    batches answer in bursts, and a window that cuts one in two is wrong by up to a batch.
+    """One run. Counts, sentences and latencies: of a closed loop, the requests that ended in the measured time; of
+    an open one, and where so many were asked for, those meant to be sent in it. Rates are of
+    answers in it, between the ends of two bursts of answers: batches answer in bursts, and a window that cuts one in
+    two is wrong by up to a batch.
     """  # noqa: D205 - one thought
 
     plan: dict[str, Any]

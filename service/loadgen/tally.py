@@ -38,7 +38,8 @@ class Frame:
     edge_s: float
     deadline_s: float
     counts_intended: bool
-    """Of an open loop what was meant to be sent in the measured time counts, of a closed one what ended in it."""
+    """What was meant to be sent in the measured time counts: of an open loop, and where so many requests were asked
+    for; otherwise, of a closed loop, what ended in it."""
 
 
 def frame(chosen: plan.Plan, started_s: float) -> Frame:
@@ -49,7 +50,8 @@ def frame(chosen: plan.Plan, started_s: float) -> Frame:
         window_s=window_s(chosen),
         edge_s=min(EDGE * chosen.duration_s, EDGE_MAX_S),
         deadline_s=chosen.deadline_s or math.inf,
-        counts_intended=isinstance(chosen.loop, plan.Open),
+        # What callers had under way when the warm-up ended would come on top of the requests that were asked for.
+        counts_intended=isinstance(chosen.loop, plan.Open) or chosen.requests_max is not None,
     )
 
 
@@ -142,6 +144,7 @@ class Tally:
     """Of the measured time, by status."""
     all_counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     sentences: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """Of the measured time, too: errors' words, without their numbers."""
     measured: histogram.Histogram = dataclasses.field(default_factory=_histogram)
     """Seconds from the intended sending to the answer."""
     from_sent: histogram.Histogram = dataclasses.field(default_factory=_histogram)

@@ -265,6 +265,25 @@ def test_the_server_s_stages_are_means_of_what_was_added() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("loop", "requests_max", "counted"),
+    [
+        (plan.Closed(1), None, {"B": 1, "C": 1}),
+        (plan.Closed(1), 2, {"C": 1, "D": 1}),
+        (plan.Open(1.0), None, {"C": 1, "D": 1}),
+    ],
+)
+def test_errors_and_their_sentences_are_of_the_same_requests(
+    loop: plan.Closed | plan.Open, requests_max: int | None, counted: dict[str, int]
+) -> None:
+    ends = ledger.Ledger(tally.frame(made(loop, warmup_s=1.0, duration_s=2.0, requests_max=requests_max), 0.0))
+    ends.ends_at(3.0)
+    for status, sent_s, ended_s in (("A", 0.1, 0.2), ("B", 0.9, 1.1), ("C", 1.5, 2.0), ("D", 2.9, 3.1)):
+        ends.ended(sent_s, sent_s, ended_s, status, "lost")
+    assert ends.tally().counts == counted
+    assert ends.sentences == {f"{status}: lost": count for status, count in counted.items()}
+
+
 def test_sentences_are_counted_without_their_numbers_and_their_kinds_are_bounded() -> None:
     ends = ledger.Ledger(tally.frame(made(plan.Closed(1)), 0.0))
     for number in range(10):

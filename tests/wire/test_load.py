@@ -53,6 +53,20 @@ async def test_every_request_is_answered_and_counted(
 
 
 @pytest.mark.parametrize("streams", [0, 2])
+async def test_after_a_warm_up_exactly_as_many_requests_count_as_were_asked_for(
+    server: RunningServer, streams: int
+) -> None:
+    figures = await measured(made(server.address, loop=plan.Closed(16), streams=streams, warmup_s=0.3))
+    assert figures.counts == {ledger.OK: 60}
+    assert figures.whole.requests > 60
+
+
+async def test_as_many_errors_are_told_as_counted(server: RunningServer) -> None:
+    figures = await measured(made(server.address, deadline_s=2e-6, requests_max=20, warmup_s=0.3))
+    assert figures.whole.requests > sum(figures.counts.values()) == sum(figures.sentences.values()) == 20
+
+
+@pytest.mark.parametrize("streams", [0, 2])
 async def test_an_open_loop_sends_what_was_asked(server: RunningServer, streams: int) -> None:
     figures = await measured(made(server.address, loop=plan.Open(500.0, "constant"), streams=streams))
     assert sum(figures.counts.values()) == figures.whole.requests == 60
