@@ -108,8 +108,11 @@ def _print(found: search.Found) -> None:
 def verdict(found: search.Found) -> str:
     """Return what came out, in a sentence."""
     duel = found.duel
+    if duel is None and len(found.tried) == 1:
+        why = f"there was no time; --budget {found.budget_s:.0f}s is enough to try some" if found.skipped else ""
+        return f"nothing but the configuration as it is was measured: {why or 'no other one can be loaded'}"
     if duel is None:
-        return "nothing is better than the configuration as it is"
+        return "nothing that was measured is better than the configuration as it is"
     if duel.is_won:
         return f"winner: {duel.name}; in turns with the configuration as it is: {duel.ratio:.3f} x"
     return f"the configuration as it is stays; in turns with it {duel.name} was {duel.ratio:.3f} x as fast"

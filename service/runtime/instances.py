@@ -118,6 +118,11 @@ class Instances:
         return self._sessions.layout
 
     @property
+    def trial_s(self) -> float:
+        """What trying layouts added to the load; 0: somebody had said how many instances and threads."""
+        return self._sessions.trial_s
+
+    @property
     def properties(self) -> dict[str, str]:
         """What was chosen, for people."""
         return {

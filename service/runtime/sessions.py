@@ -3,8 +3,10 @@
 Path: instances → **sessions** → session, trial.
 """
 
+import collections
 import logging
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,7 +28,8 @@ class Network(NamedTuple):
 class Sessions:
     """The sessions of a model on its device.
 
-    Mutable state: the layout and the first session, until `load` has chosen; touched by the loading thread.
+    Mutable state: the layout, the first session, and what loading took, until `load` has chosen; touched by the
+    loading thread.
     """
 
     def __init__(
@@ -55,6 +58,9 @@ class Sessions:
         self._options = options
         self._wanted = wanted
         self._layout = _layout(options, wanted)
+        self._loading_s: dict[int, float] = collections.defaultdict(float)
+        self.trial_s = 0.0
+        """What the trial of layouts took, beyond loading the sessions that it chose; 0: there was none."""
         likely = self._layout or (before.layout if before is not None else None)
         self._threads_first = likely.threads if likely else cores.available()
         self.first = self._load(self._threads_first)
@@ -87,7 +93,10 @@ class Sessions:
 
     def _load(self, threads: int) -> session.Session:
         options = session.Options(self._options.provider, threads)
-        return session.Session(self._model, self._path, options, self._wanted)
+        began_s = time.perf_counter()
+        loaded = session.Session(self._model, self._path, options, self._wanted)
+        self._loading_s[threads] += time.perf_counter() - began_s
+        return loaded
 
     def _try(self, zeros: trial.Inputs, rows_max: int) -> list[session.Session]:
         loaded = {self._threads_first: self.first}
@@ -95,7 +104,9 @@ class Sessions:
         def load(threads: int) -> session.Session:
             return loaded.pop(threads, None) or self._load(threads)
 
+        first_s, began_s = self._loading_s[self._threads_first], time.perf_counter()
         outcome = trial.choose(cores.available(), load, zeros, rows_max)
+        self.trial_s = first_s + time.perf_counter() - began_s - self._loading_s[outcome.chosen.threads]
         self._layout, self.first = outcome.chosen, outcome.sessions[0]
         log.info("model %s: %s threads; measured: %s", self._model, outcome.chosen, outcome.table or "one core")
         return outcome.sessions

@@ -56,10 +56,20 @@ def buckets(max_batch_size: int) -> list[tuple[str, Edit]]:
     return [(f"buckets {' '.join(map(str, sizes))}", _preferred(sizes)) for sizes in sorted(sets, key=len)]
 
 
-def delays(run_s: float) -> list[tuple[str, Edit]]:
-    """Delays worth trying, from what one run takes: none, a quarter of it, all of it."""
-    microseconds = sorted({round(run_s * share * 1e6) for share in (0.25, 1.0)})
-    return [(f"delay {us} µs", _delay(us)) for us in microseconds if us > 0]
+def delays(run_s: float, configured_us: int) -> list[tuple[str, Edit]]:
+    """Delays worth trying: none, a quarter of a run, all of it; without the configured one, which is tried as it is.
+
+    Args:
+        run_s: what a run of one sample takes on the device, so without any delay.
+        configured_us: the model's delay.
+    """
+    microseconds = sorted({round(run_s * share * 1e6) for share in (0.0, 0.25, 1.0)} - {configured_us})
+    return [(f"delay {us} µs" if us else "no delay", _delay(us)) for us in microseconds]
+
+
+def pinned(start: Candidate, layout: trial.Candidate) -> Candidate:
+    """Return the candidate with the layout that loading it has chosen, so that loading it again tries no others."""
+    return dataclasses.replace(edited(start, "", _layout(layout.instances, layout.threads)), name=start.name)
 
 
 def _layout(count: int, threads: int) -> Edit:

@@ -4,13 +4,14 @@ Path: tune_cli → **search** → trials.
 """
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 
 from service import errors
 from service.models import repository
-from service.runtime import cores, providers, session
+from service.runtime import cores, providers, session, trial
 from service.tuning import candidates, drive, trials
 
 _AS_FAST = 1.03
@@ -56,6 +57,8 @@ class Found:
     refused: dict[str, str]
     skipped: list[str]
     winner: candidates.Candidate
+    budget_s: float
+    """A budget that leaves time to try something."""
     duel: Duel | None
     """None if nothing was better than the configuration as it is."""
 
@@ -82,6 +85,8 @@ class Search:
         self._refused: dict[str, str] = {}
         self._skipped: list[str] = []
         self._load_s = 0.0
+        """What loading the last candidate took, without a trial of layouts: none of the later ones has any."""
+        self._default_layout: trial.Candidate | None = None
 
     async def run(self, config: candidates.Config) -> Found:
         """Search from the configuration as it is.
@@ -89,23 +94,27 @@ class Search:
         Raises:
             ModelLoadError: the model cannot be served as it is, or has nothing to tune.
         """
-        budget_s = self._until_s - time.perf_counter()
+        began_s = time.perf_counter()
+        budget_s = self._until_s - began_s
         start = candidates.Candidate(AS_IT_IS, config)
         default = best = await self._try(start, budget_s / 8)
+        enough_s = budget_needed_s(time.perf_counter() - began_s, self._load_s)
         search_until_s = self._until_s - 2 * self._load_s - _DUEL_SHARE * budget_s
         for dimension in self._dimensions(default):
             edits = [candidates.edited(best.candidate, name, edit) for name, edit in dimension]
             for number, candidate in enumerate(edits):
                 best = await self._better(best, candidate, search_until_s, len(edits) - number)
         if best is default:
-            return Found(self._tried, self._refused, self._skipped, start, None)
-        duel = await self._fight(start, best.candidate, default.full.callers)
+            return Found(self._tried, self._refused, self._skipped, start, enough_s, None)
+        again = candidates.pinned(start, self._default_layout) if self._default_layout else start
+        duel = await self._fight(again, best.candidate, default.full.callers)
         winner = best.candidate if duel.is_won else start
-        return Found(self._tried, self._refused, self._skipped, winner, duel)
+        return Found(self._tried, self._refused, self._skipped, winner, enough_s, duel)
 
     def _dimensions(self, default: trials.Trial) -> list[list[tuple[str, candidates.Edit]]]:
         config = default.candidate.config
-        delays = candidates.delays(default.alone.p50_s) if config.HasField("dynamic_batching") else []
+        configured_us = config.dynamic_batching.max_queue_delay_microseconds
+        delays = candidates.delays(default.run_s, configured_us) if config.HasField("dynamic_batching") else []
         if self._options.provider.name == providers.CUDA:
             return [*candidates.cuda_options(), candidates.buckets(config.max_batch_size), delays]
         return [candidates.layouts(cores.available()), delays]
@@ -121,20 +130,23 @@ class Search:
             self._skipped.append(candidate.name)
             return best
         try:
-            trial = await self._try(candidate, seconds)
+            measured = await self._try(candidate, seconds)
         except errors.ModelLoadError as error:
             self._refused[candidate.name] = error.reason
             return best
-        return trial if _is_better(trial, best) else best
+        return measured if _is_better(measured, best) else best
 
     async def _try(self, candidate: candidates.Candidate, seconds: float) -> trials.Trial:
         begun_s = time.perf_counter()
         async with trials.loaded(self._folder, candidate, self._options) as served:
-            self._load_s = time.perf_counter() - begun_s
-            trial = await trials.measure(served, candidate, max(_TRIAL_MIN_S, min(seconds, _TRIAL_MAX_S)))
-        self._tried.append(trial)
-        self._say(f"{candidate.name}: {trial.full.rate:.1f} images/s, alone {trial.alone.p50_s * 1e3:.2f} ms")
-        return trial
+            loaded = served.instances
+            self._load_s = time.perf_counter() - begun_s - loaded.trial_s
+            if not self._tried and loaded.trial_s:
+                self._default_layout = loaded.layout
+            measured = await trials.measure(served, candidate, max(_TRIAL_MIN_S, min(seconds, _TRIAL_MAX_S)))
+        self._tried.append(measured)
+        self._say(f"{candidate.name}: {measured.full.rate:.1f} images/s, alone {measured.alone.p50_s * 1e3:.2f} ms")
+        return measured
 
     async def _fight(self, start: candidates.Candidate, best: candidates.Candidate, full: int) -> Duel:
         """Both loaded, measured in turns, so that what else the machine does hits both."""
@@ -154,6 +166,17 @@ class Search:
         both = zip(*points, strict=True)
         ratio = statistics.median(won.rate / was.rate for was, won in both if was.callers == full)
         return Duel(best.name, *points, ratio)
+
+
+def budget_needed_s(first_s: float, load_s: float) -> float:
+    """Return a budget that leaves time to try something, in whole seconds.
+
+    Args:
+        first_s: what the configuration as it is took, to load and to measure.
+        load_s: what each later load takes: one for a candidate, two for the duel.
+    """
+    tried_s = _TRIAL_MAX_S + load_s + _TRIAL_MIN_S  # the first trial grows with the budget, up to its longest
+    return math.ceil((first_s + tried_s + 2 * load_s) / (1 - _DUEL_SHARE))
 
 
 def _is_better(trial: trials.Trial, best: trials.Trial) -> bool:

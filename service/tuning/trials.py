@@ -29,6 +29,8 @@ class Trial:
     candidate: candidates.Candidate
     alone: drive.Point
     full: drive.Point
+    run_s: float
+    """Mean seconds of a lone caller's run on the device: no waiting, so no delay, is in it."""
 
 
 @contextlib.asynccontextmanager
@@ -66,6 +68,7 @@ def callers(alone: drive.Point, in_flight: int) -> int:
 async def measure(served: lifecycle.ServedModel, candidate: candidates.Candidate, seconds: float) -> Trial:
     """Measure a loaded candidate, for about so many seconds."""
     alone = await drive.drive(served, 1, seconds * 0.3)
+    run_s = served.numbers.run.sum / served.numbers.runs
     full = callers(alone, served.instances.in_flight)
     await drive.drive(served, full, seconds * 0.1)  # the costs that it plans with settle
-    return Trial(candidate, alone, await drive.drive(served, full, seconds * 0.6))
+    return Trial(candidate, alone, await drive.drive(served, full, seconds * 0.6), run_s)

@@ -3,12 +3,17 @@
 import pathlib
 import shutil
 import subprocess
+import time
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
 
 from protos import model_config_pb2
 from service import tune_cli
+from service.models.repository import scan as repository_of
+from service.runtime import cores, providers, session
+from service.runtime import trial as trial_of_layouts
 from service.tuning import candidates, drive, search, trials
 from tests.conftest import FOVEA, Exported
 
@@ -17,7 +22,7 @@ CONFIG = candidates.Config(name="m", max_batch_size=16)
 
 def trial(name: str, rate: float, alone_s: float) -> trials.Trial:
     point = drive.Point(4, rate, alone_s, alone_s)
-    return trials.Trial(candidates.Candidate(name, CONFIG), point, point)
+    return trials.Trial(candidates.Candidate(name, CONFIG), point, point, run_s=alone_s)
 
 
 def tune(repository: pathlib.Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -44,7 +49,7 @@ def test_an_edit_changes_its_field_and_keeps_the_rest_and_the_start() -> None:
     assert (made.config.instance_group[0].count, made.config.max_batch_size) == (2, 16)
     assert made.config.parameters["intra_op_thread_count"].string_value == "2"
     assert not start.config.instance_group
-    again = candidates.edited(made, *candidates.delays(0.02)[0])
+    again = candidates.edited(made, *candidates.delays(0.02, 0)[0])
     assert again.name == "2 x 2 threads, delay 5000 µs"
     assert again.config.dynamic_batching.max_queue_delay_microseconds == 5000
 
@@ -79,7 +84,7 @@ def test_throughput_decides_and_among_equals_the_latency_of_a_lone_caller(
 
 
 def found(*tried: trials.Trial, duel: search.Duel | None = None, skipped: list[str] | None = None) -> search.Found:
-    return search.Found(list(tried), {}, skipped or [], tried[0].candidate, duel)
+    return search.Found(list(tried), {}, skipped or [], tried[0].candidate, 77.0, duel)
 
 
 @pytest.mark.parametrize(("ratio", "is_won"), [(0.9, False), (1.1, True)])
@@ -94,6 +99,67 @@ def test_both_sides_of_a_duel_are_drawn_by_their_names_whoever_wins(ratio: float
 def test_without_a_duel_the_curve_is_that_of_the_configuration_as_it_is() -> None:
     only = trial("as it is", 100, 0.01)
     assert found(only).curves == {"as it is": (only.alone, only.full)}
+
+
+@pytest.mark.parametrize(
+    ("configured_us", "names"),
+    [
+        (0, ["delay 5000 µs", "delay 20000 µs"]),
+        (5000, ["no delay", "delay 20000 µs"]),
+        (7000, ["no delay", "delay 5000 µs", "delay 20000 µs"]),
+    ],
+)
+def test_a_model_can_lose_its_delay(configured_us: int, names: list[str]) -> None:
+    tried = candidates.delays(0.02, configured_us)
+    assert [name for name, _ in tried] == names
+    if configured_us:
+        config = candidates.Config()
+        config.dynamic_batching.max_queue_delay_microseconds = configured_us
+        made = candidates.edited(candidates.Candidate("as it is", config), *tried[0])
+        assert made.config.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+async def test_a_run_is_measured_without_the_configured_delay(repository: pathlib.Path) -> None:
+    config = candidates.Config(max_batch_size=16)
+    config.dynamic_batching.max_queue_delay_microseconds = 200_000
+    (folder,) = [one for one in repository_of(repository) if one.name == "lenet5"]
+    options = session.Options(providers.choose("cpu"), 1)
+    candidate = candidates.Candidate("as it is", config)
+    async with trials.loaded(folder, candidate, options) as served:
+        measured = await trials.measure(served, candidate, 1.0)
+    assert measured.alone.p50_s >= 0.2
+    assert 0 < measured.run_s < 0.1
+
+
+async def test_what_a_later_load_takes_is_reserved_without_the_trial_of_layouts(
+    repository: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "available", lambda: 2)  # a machine with one core tries no layouts
+    choose = trial_of_layouts.choose
+
+    def slowly(*arguments: Any) -> trial_of_layouts.Outcome:
+        time.sleep(3.0)  # a model whose runs are long
+        return choose(*arguments)
+
+    monkeypatch.setattr(trial_of_layouts, "choose", slowly)
+    (folder,) = [one for one in repository_of(repository) if one.name == "lenet5"]
+    options = session.Options(providers.choose("cpu"), 0)
+    config = candidates.Config(max_batch_size=16)
+    measured = await search.Search(folder, options, time.perf_counter() + 13.0, lambda _: None).run(config)
+    assert len(measured.tried) > 1  # reserving 3 s and more for each of three loads would leave nothing
+
+
+def test_where_nothing_was_tried_it_is_said_with_the_budget_that_would_do() -> None:
+    only = trial("as it is", 100, 0.01)
+    assert "--budget 77s is enough" in tune_cli.verdict(found(only, skipped=["2 x 1 threads"]))
+    assert "no other one can be loaded" in tune_cli.verdict(found(only))
+    assert "nothing that was measured is better" in tune_cli.verdict(found(only, trial("new", 90, 0.01)))
+
+
+def test_the_budget_that_is_named_leaves_time_for_a_trial() -> None:
+    budget_s = search.budget_needed_s(first_s=10.0, load_s=9.0)
+    left_s = budget_s - (9.0 + search._TRIAL_MAX_S) - 2 * 9.0 - search._DUEL_SHARE * budget_s
+    assert left_s >= 9.0 + search._TRIAL_MIN_S
 
 
 def test_a_plot_is_drawn_although_there_was_no_time_for_a_duel(repository: pathlib.Path) -> None:
