@@ -16,6 +16,8 @@ from service.tuning import candidates, drive, trials
 
 _AS_FAST = 1.03
 """Throughputs this close are as good; the shorter latency of a lone caller decides."""
+_FIRST_SHARE = 0.125
+"""The part of the budget in which the configuration as it is is measured."""
 _DUEL_SHARE = 0.25
 """The part of the budget that is kept for the last comparison."""
 _ROUNDS = 3
@@ -97,7 +99,7 @@ class Search:
         began_s = time.perf_counter()
         budget_s = self._until_s - began_s
         start = candidates.Candidate(AS_IT_IS, config)
-        default = best = await self._try(start, budget_s / 8)
+        default = best = await self._try(start, budget_s * _FIRST_SHARE)
         enough_s = budget_needed_s(time.perf_counter() - began_s, self._load_s)
         search_until_s = self._until_s - 2 * self._load_s - _DUEL_SHARE * budget_s
         for dimension in self._dimensions(default):
@@ -175,8 +177,10 @@ def budget_needed_s(first_s: float, load_s: float) -> float:
         first_s: what the configuration as it is took, to load and to measure.
         load_s: what each later load takes: one for a candidate, two for the duel.
     """
-    tried_s = _TRIAL_MAX_S + load_s + _TRIAL_MIN_S  # the first trial grows with the budget, up to its longest
-    return math.ceil((first_s + tried_s + 2 * load_s) / (1 - _DUEL_SHARE))
+    fixed_s = first_s + 3 * load_s + _TRIAL_MIN_S
+    # With more budget the first trial takes its share of it, up to its longest: either bound is enough.
+    by_share_s = fixed_s / (1 - _DUEL_SHARE - _FIRST_SHARE)
+    return math.ceil(min(by_share_s, (fixed_s + _TRIAL_MAX_S) / (1 - _DUEL_SHARE)))
 
 
 def _is_better(trial: trials.Trial, best: trials.Trial) -> bool:

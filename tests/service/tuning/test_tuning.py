@@ -156,10 +156,12 @@ def test_where_nothing_was_tried_it_is_said_with_the_budget_that_would_do() -> N
     assert "nothing that was measured is better" in tune_cli.verdict(found(only, trial("new", 90, 0.01)))
 
 
-def test_the_budget_that_is_named_leaves_time_for_a_trial() -> None:
-    budget_s = search.budget_needed_s(first_s=10.0, load_s=9.0)
-    left_s = budget_s - (9.0 + search._TRIAL_MAX_S) - 2 * 9.0 - search._DUEL_SHARE * budget_s
-    assert left_s >= 9.0 + search._TRIAL_MIN_S
+@pytest.mark.parametrize("load_s", [0.01, 0.5, 9.0, 60.0])
+def test_the_budget_that_is_named_leaves_time_for_a_trial(load_s: float) -> None:
+    budget_s = search.budget_needed_s(load_s + search._TRIAL_MIN_S, load_s)
+    first_s = load_s + max(search._TRIAL_MIN_S, min(budget_s * search._FIRST_SHARE, search._TRIAL_MAX_S))
+    left_s = budget_s - first_s - 2 * load_s - search._DUEL_SHARE * budget_s
+    assert left_s >= load_s + search._TRIAL_MIN_S
 
 
 def test_a_plot_is_drawn_although_there_was_no_time_for_a_duel(repository: pathlib.Path) -> None:
