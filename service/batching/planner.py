@@ -147,8 +147,6 @@ class Planner:
         if now_s < leaves_s:
             return Plan((), seen.late, leaves_s)
         wanted = self._wanted(seen, max(0, waiting - seen.samples), devices)
-        if self._rules.has_batch_axis and not self._costs.is_measured:
-            wanted = min(wanted, max(1, _ELEMENTS_MAX // _elements(seen.window[0].shape)))
         tightest_s = min([request.deadline_s for request in seen.window])
         if len(seen.window) > 1 and tightest_s < devices.begins_s + self._careful_s(wanted, seen.window[0].shape):
             return self._in_time(seen, wanted, devices)
@@ -157,13 +155,15 @@ class Planner:
     def _look(self, queue: Iterable[W], devices: Devices) -> _Seen[W]:
         """Find the head of the queue and those who could leave with it; on the way those who are late."""
         seen: _Seen[W] = _Seen()
-        room = self.samples_max * devices.free if self._rules.merges_requests else 1
+        room = 1
         for request in itertools.islice(queue, _LOOKED_AT):
             if not request.is_ready:
                 continue
             if request.deadline_s != math.inf and self._is_late(request, devices):
                 seen.late.append(request)
             elif not seen.window or request.shape == seen.window[0].shape:
+                if not seen.window and self._rules.merges_requests:
+                    room = self._most(request.shape) * devices.free
                 seen.window.append(request)
                 seen.samples += request.samples
                 if seen.samples >= room:
@@ -172,6 +172,12 @@ class Planner:
             else:
                 seen.has_others = True
         return seen
+
+    def _most(self, shape: Hashable) -> int:
+        """How many samples of this shape may run together."""
+        if self._costs.is_measured or not self._rules.has_batch_axis:
+            return self.samples_max
+        return min(self.samples_max, max(1, _ELEMENTS_MAX // _elements(shape)))
 
     def _is_late(self, request: W, devices: Devices) -> bool:
         """Whether it would be, although it ran at once, alone, and on all devices."""
@@ -200,12 +206,13 @@ class Planner:
         head = seen.window[0].samples
         if not self._rules.has_batch_axis:
             return head
+        most = self._most(seen.window[0].shape)
         if not self._rules.merges_requests:
-            return min(head, self.samples_max)
+            return min(head, most)
         if self._rules.preferred_samples:
             fitting = [size for size in self._rules.preferred_samples if size <= seen.samples]
-            return min(self.samples_max, max(head, fitting[-1]) if fitting else seen.samples)
-        each = min(self._spread(seen.samples, devices.free), self.samples_max)
+            return min(most, max(head, fitting[-1]) if fitting else seen.samples)
+        each = min(self._spread(seen.samples, devices.free), most)
         behind += int(devices.coming)
         divided = self.sizes.together(min(each, head), sizes.MANY)  # its samples are of use only together
         is_mixed = 1 < len(seen.window) < min(seen.samples, _FEW_REQUESTS)
@@ -250,7 +257,7 @@ class Planner:
         best = min([choice for choice in choices if choice], key=lambda choice: choice.badness, default=None)
         if best is None:  # nobody has time to spare: the head, at least, may be lucky
             head = seen.window[0]
-            return Plan(self._fitting([head], min(head.samples, self.samples_max)), seen.late)
+            return Plan(self._fitting([head], min(head.samples, self._most(head.shape))), seen.late)
         return Plan(best.batch, [*seen.late, *best.passed_over])
 
     def _price(self, coming: float) -> float:

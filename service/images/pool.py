@@ -112,11 +112,7 @@ class DecodePool:
         started_s = time.perf_counter()
         loop = asyncio.get_running_loop()
         shape = (len(files), *decode.row_shape(files, spec, self._limits))
-        if spec.keeps_size:
-            self._require_room(math.prod(shape[:3]))
-        rows_nhwc = np.empty(shape, np.uint8)
-        if spec.keeps_size:
-            self._hold(rows_nhwc, loop)
+        rows_nhwc = self._counted(shape, loop) if spec.keeps_size else np.empty(shape, np.uint8)
         job = _Job(files, spec, rows_nhwc, loop.create_future(), len(files))
         if self._hand_over_bytes is None:
             self._hand_over_bytes = 0
@@ -127,15 +123,17 @@ class DecodePool:
         await job.done
         return Decoded(rows_nhwc, time.perf_counter() - started_s)
 
-    def _require_room(self, pixels: int) -> None:
-        """Check that images of a size of their own may be decoded; a request for itself always may."""
+    def _counted(self, shape: tuple[int, int, int, int], loop: asyncio.AbstractEventLoop) -> NDArray[np.uint8]:
+        """Return memory whose pixels count as held until it is given back, whoever has it last, on whichever thread.
+
+        Raises:
+            ImagesFull: others hold too many; a request by itself is never too large here.
+        """
+        pixels = math.prod(shape[:3])
         limit = _HELD_MAX * self._limits.image_pixels_max
         if self._held and self._held + pixels > limit:
             raise errors.ImagesFull(pixels, self._held, limit, _HELD_PAUSE_S)
-
-    def _hold(self, rows_nhwc: NDArray[np.uint8], loop: asyncio.AbstractEventLoop) -> None:
-        """Count pixels as held until their memory is given back, whoever has it last, on whichever thread."""
-        pixels = math.prod(rows_nhwc.shape[:3])
+        rows_nhwc = np.empty(shape, np.uint8)
         self._held += pixels
 
         def release() -> None:
@@ -146,6 +144,7 @@ class DecodePool:
                 loop.call_soon_threadsafe(release)
 
         weakref.finalize(rows_nhwc, given_back).atexit = False
+        return rows_nhwc
 
     def decode_s_estimate(self, files: int) -> float:
         """Return in how many seconds `files` more images would be decoded, those before them included.

@@ -289,3 +289,5 @@ def test_samples_of_any_size_run_together_while_they_are_small(side: int, togeth
         one.is_ready, one.shape = True, (side, side, 1)
     plan = rules.plan(waiting, 4, 0.0, planner.Devices(0.0))
     assert len(plan.batch) == together
+    waits = planner.Planner(policy.Policy(batch_samples_max=32, delay_s=1.0), known)
+    assert bool(waits.plan(waiting, 4, 0.0, planner.Devices(0.0)).batch) == (together < 4), "a batch that cannot grow"
